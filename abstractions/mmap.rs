@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mappings of a file into user space: what to set up at `mmap`, and what to answer to a fault.
+//!
+//! A driver's `mmap_prepare` is handed a [`VmAreaDesc`], checks it, restricts it, and gives it
+//! [`VmOperations`]. From then on the mapping lives without the driver, but for the faults.
+//!
+//! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
+//! [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h)
+//!
+//! Reference: `Documentation/filesystems/mmap_prepare.rst`
+
+use core::{
+    marker::PhantomData,
+    ops::Deref, //
+};
+use kernel::{
+    bindings,
+    ffi::{
+        c_int,
+        c_uint,
+        c_ulong,
+        c_void, //
+    },
+    mm::{
+        virt::VmaRef,
+        Mm, //
+    },
+    page::{
+        Page,
+        PAGE_SHIFT, //
+    },
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+    types::Opaque,
+};
+
+/// A mapping that is about to be made, of a file whose private data is a `P`.
+///
+/// # Invariants
+///
+/// - The wrapped `vm_area_desc` is the one of a running `mmap_prepare` call.
+/// - The private data of its file points to a `P` that is valid until the file is released.
+#[repr(transparent)]
+pub(crate) struct VmAreaDesc<P> {
+    desc: Opaque<bindings::vm_area_desc>,
+    _private: PhantomData<P>,
+}
+
+impl<P> VmAreaDesc<P> {
+    /// Wraps the descriptor of a running `mmap_prepare` call.
+    ///
+    /// # Safety
+    ///
+    /// For the lifetime `'a`, `desc` must be valid and used through the returned reference only.
+    /// The private data of its file must point to a `P`, and do so until the file is released.
+    pub(crate) unsafe fn from_raw<'a>(desc: *mut bindings::vm_area_desc) -> &'a mut Self {
+        // SAFETY: The caller promises validity and uniqueness; the layouts are the same.
+        // INVARIANT: The caller promises them.
+        unsafe { &mut *desc.cast() }
+    }
+
+    /// Returns the index, within the file, of the first page to be mapped.
+    pub(crate) fn pgoff(&self) -> usize {
+        // SAFETY: By the type invariants the descriptor is valid.
+        unsafe { (*self.desc.get()).pgoff }
+    }
+
+    /// Returns the number of pages to be mapped.
+    pub(crate) fn pages(&self) -> usize {
+        // SAFETY: By the type invariants the descriptor is valid.
+        let (start, end) = unsafe { ((*self.desc.get()).start, (*self.desc.get()).end) };
+        end.wrapping_sub(start) >> PAGE_SHIFT
+    }
+
+    /// Refuses a mapping that is executable, and any later attempt to make it so.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if execution is asked for now.
+    pub(crate) fn forbid_exec(&mut self) -> Result {
+        if self.test(bindings::VMA_EXEC_BIT) {
+            return Err(EPERM);
+        }
+        *self.flags() &= !(1 << bindings::VMA_MAYEXEC_BIT);
+        Ok(())
+    }
+
+    /// Makes `mremap` refuse to grow the mapping.
+    ///
+    /// This also keeps the kernel from merging it with a neighbour.
+    pub(crate) fn set_dont_expand(&mut self) {
+        *self.flags() |= 1 << bindings::VMA_DONTEXPAND_BIT;
+    }
+
+    /// Leaves the mapping out of core dumps.
+    pub(crate) fn set_dont_dump(&mut self) {
+        *self.flags() |= 1 << bindings::VMA_DONTDUMP_BIT;
+    }
+
+    /// Lets `P` answer for the mapping from now on.
+    pub(crate) fn set_vm_ops(&mut self)
+    where
+        P: VmOperations,
+    {
+        let desc = self.desc.get();
+        // SAFETY: By the type invariants the descriptor and its file are valid. The mapping will
+        // hold a reference to the file, whose private data is a `P` until it is released: just
+        // what the callbacks in the table ask for.
+        unsafe {
+            (*desc).private_data = (*(*desc).file).private_data;
+            (*desc).vm_ops = &VmOperationsVTable::<P>::VTABLE;
+        }
+    }
+
+    fn test(&mut self, bit: c_uint) -> bool {
+        *self.flags() & 1 << bit != 0
+    }
+
+    fn flags(&mut self) -> &mut c_ulong {
+        // SAFETY: By the type invariants the descriptor is valid, and it is borrowed mutably. All
+        // the flags used here are in the first word.
+        unsafe { &mut (*self.desc.get()).vma_flags.__vma_flags[0] }
+    }
+}
+
+/// What the private data of a file does for the file's mappings.
+///
+/// All methods are called with the mmap lock or the VMA lock held.
+#[vtable]
+pub(crate) trait VmOperations: Sized + Sync {
+    /// A mapping has come to be, by `mmap`. May sleep.
+    fn mapped(&self) {}
+
+    /// A mapping has come to be, by `fork`, by a split, or by being moved. May sleep.
+    fn open(&self) {}
+
+    /// A mapping is going away. May sleep.
+    fn close(&self) {}
+
+    /// A page of a mapping is missing. May sleep.
+    fn fault(&self, vmf: &VmFault) -> VmFaultOutcome;
+}
+
+/// A page fault, the kernel's `struct vm_fault`.
+///
+/// # Invariants
+///
+/// The wrapped `vm_fault` belongs to a running call of `vm_operations_struct::fault`, and its VMA
+/// is locked, at least for reading.
+#[repr(transparent)]
+pub(crate) struct VmFault {
+    vmf: Opaque<bindings::vm_fault>,
+}
+
+impl VmFault {
+    /// Wraps the argument of a running fault callback.
+    ///
+    /// # Safety
+    ///
+    /// For the lifetime `'a`, `vmf` must be the argument of a running `fault` callback.
+    unsafe fn from_raw<'a>(vmf: *mut bindings::vm_fault) -> &'a Self {
+        // SAFETY: The caller promises validity; the layouts are the same.
+        // INVARIANT: A fault callback runs with the VMA locked.
+        unsafe { &*vmf.cast() }
+    }
+
+    /// Returns the index, within the file, of the page that is missing.
+    ///
+    /// This stays right whatever has been done to the mapping since; an index computed from the
+    /// VMA's bounds does not.
+    #[inline]
+    pub(crate) fn pgoff(&self) -> usize {
+        // SAFETY: By the type invariants the structure is valid.
+        unsafe { (*self.vmf.get()).__bindgen_anon_1.pgoff }
+    }
+
+    /// Returns whether the fault is for writing.
+    pub(crate) fn is_write(&self) -> bool {
+        // SAFETY: By the type invariants the structure is valid.
+        unsafe { (*self.vmf.get()).flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0 }
+    }
+
+    /// Returns the VMA that the fault is in.
+    #[inline]
+    fn vma(&self) -> &VmaRef {
+        // SAFETY: By the type invariants the VMA is valid and locked.
+        unsafe { VmaRef::from_raw((*self.vmf.get()).__bindgen_anon_1.vma) }
+    }
+
+    /// Returns the address space that the fault is in.
+    ///
+    /// It need not be the current task's: a debugger faults in that of its debuggee.
+    #[inline]
+    pub(crate) fn mm(&self) -> &Mm {
+        self.vma().mm().deref()
+    }
+
+    /// Answers the fault with `page`.
+    ///
+    /// The user's page table gets a reference to it of its own.
+    #[inline]
+    pub(crate) fn map_page(&self, page: &Page) -> VmFaultOutcome {
+        let page = page.as_ptr();
+        // This is `get_page()`, which C has inline only.
+        //
+        // SAFETY: The page is borrowed, so somebody holds a reference to it. Its count is only ever
+        // accessed atomically.
+        let refcount = unsafe { Atomic::<i32>::from_ptr(&raw mut (*page)._refcount.counter) };
+        refcount.add(1, Relaxed);
+        // SAFETY: By the type invariants the structure is that of a running `fault` callback, whose
+        // place for the answer this is.
+        unsafe { (*self.vmf.get()).page = page };
+        VmFaultOutcome(0)
+    }
+}
+
+/// The answer to a fault, the kernel's `vm_fault_t`.
+pub(crate) struct VmFaultOutcome(bindings::vm_fault_t);
+
+impl VmFaultOutcome {
+    /// There is nothing to map at this address.
+    pub(crate) const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
+}
+
+/// Builds the table of callbacks of a `P`.
+///
+/// Every callback below is only ever called for a mapping made by [`VmAreaDesc::set_vm_ops`] of
+/// the same `P`, because nothing else hands out this table.
+struct VmOperationsVTable<P>(PhantomData<P>);
+
+impl<P: VmOperations> VmOperationsVTable<P> {
+    /// # Safety
+    ///
+    /// `private` must be the `vm_private_data` of a mapping made by [`VmAreaDesc::set_vm_ops`], and
+    /// the mapping must exist for all of `'a`.
+    #[inline]
+    unsafe fn private<'a>(private: *const c_void) -> &'a P {
+        // SAFETY: `set_vm_ops` has stored a pointer to a `P` that is valid until the file is
+        // released. The mapping holds a reference to the file.
+        unsafe { &*private.cast() }
+    }
+
+    /// # Safety
+    ///
+    /// See [`Self::private`]; `private` must be valid to read.
+    unsafe extern "C" fn mapped(
+        _start: c_ulong,
+        _end: c_ulong,
+        _pgoff: c_ulong,
+        _file: *const bindings::file,
+        private: *mut *mut c_void,
+    ) -> c_int {
+        // SAFETY: The caller promises both.
+        unsafe { Self::private(*private) }.mapped();
+        0
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must be a valid VMA made by [`VmAreaDesc::set_vm_ops`] and locked.
+    unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: The caller promises what is asked for.
+        unsafe { Self::private((*vma).vm_private_data) }.open();
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::open`].
+    unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: The caller promises what is asked for.
+        unsafe { Self::private((*vma).vm_private_data) }.close();
+    }
+
+    /// # Safety
+    ///
+    /// `vmf` must describe a fault in a VMA made by [`VmAreaDesc::set_vm_ops`] and locked.
+    unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: The caller promises what is asked for.
+        let private = unsafe { Self::private((*(*vmf).__bindgen_anon_1.vma).vm_private_data) };
+        // SAFETY: This is a running `fault` callback.
+        let vmf = unsafe { VmFault::from_raw(vmf) };
+        P::fault(private, vmf).0
+    }
+
+    /// Maps nothing around a fault. What counts is that the callback exists: without one, the core
+    /// gives up the VMA lock and takes every fault a second time under the mmap lock.
+    ///
+    /// # Safety
+    ///
+    /// None; it does not use its arguments.
+    unsafe extern "C" fn map_pages(
+        _vmf: *mut bindings::vm_fault,
+        _start_pgoff: c_ulong,
+        _end_pgoff: c_ulong,
+    ) -> bindings::vm_fault_t {
+        0
+    }
+
+    const VTABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        mapped: if P::HAS_MAPPED {
+            Some(Self::mapped)
+        } else {
+            None
+        },
+        open: if P::HAS_OPEN { Some(Self::open) } else { None },
+        close: if P::HAS_CLOSE {
+            Some(Self::close)
+        } else {
+            None
+        },
+        fault: Some(Self::fault),
+        map_pages: Some(Self::map_pages),
+        ..pin_init::zeroed()
+    };
+}
