@@ -343,6 +343,7 @@ impl Attributes for Device {
 
 #[vtable]
 impl FileOperations for Device {
+    const OWNER: &'static ThisModule = &THIS_MODULE;
     type File = DeviceFile;
 
     fn mode(&self) -> u16 {
@@ -504,6 +505,8 @@ struct Stats(Arc<Device>);
 
 #[vtable]
 impl debugfs::FileOperations for Stats {
+    const OWNER: &'static ThisModule = &THIS_MODULE;
+
     fn show(&self, m: &SeqFile) {
         let stats = self.0.stats();
         seq_print!(m, "faults: {}\n", stats.faults);
@@ -523,6 +526,8 @@ struct Trace(Arc<Device>);
 
 #[vtable]
 impl debugfs::FileOperations for Trace {
+    const OWNER: &'static ThisModule = &THIS_MODULE;
+
     fn show(&self, m: &SeqFile) {
         seq_print!(m, "{}\n", u8::from(self.0.tracing.load(Relaxed)));
     }
@@ -537,14 +542,14 @@ impl debugfs::FileOperations for Trace {
 type DebugFiles = (debugfs::File<Stats>, debugfs::File<Trace>);
 
 /// Makes `mapdrv/mapdrvN/` in debugfs for each device.
-fn debug_files(devices: &[Arc<Device>], module: &'static ThisModule) -> Result<KVec<DebugFiles>> {
+fn debug_files(devices: &[Arc<Device>]) -> Result<KVec<DebugFiles>> {
     let top = debugfs::Dir::new(c"mapdrv", None)?;
     let mut files = KVec::with_capacity(devices.len(), GFP_KERNEL)?;
     for device in devices {
         let name = CString::try_from_fmt(fmt!("mapdrv{}", device.minor))?;
         let dir = debugfs::Dir::new(&name, Some(top.clone()))?;
-        let stats = debugfs::File::new(c"stats", &dir, Stats(device.clone()), module)?;
-        let trace = debugfs::File::new(c"trace", &dir, Trace(device.clone()), module)?;
+        let stats = debugfs::File::new(c"stats", &dir, Stats(device.clone()))?;
+        let trace = debugfs::File::new(c"trace", &dir, Trace(device.clone()))?;
         files.push((stats, trace), GFP_KERNEL)?;
     }
     Ok(files)
@@ -558,7 +563,7 @@ struct MapDriver {
 }
 
 impl kernel::Module for MapDriver {
-    fn init(module: &'static ThisModule) -> Result<Self> {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
         use module_parameters as given;
 
         let nr = param(
@@ -582,9 +587,9 @@ impl kernel::Module for MapDriver {
             devices.push(device, GFP_KERNEL)?;
         }
 
-        let registration = Registration::new(c"mapdrv", devices, module)?;
+        let registration = Registration::new(c"mapdrv", devices)?;
         // From here on devices may be in use, so nothing may fail: see `Registration::new`.
-        let _debug_files = debug_files(registration.devices(), module).unwrap_or_default();
+        let _debug_files = debug_files(registration.devices()).unwrap_or_default();
         report(&registration);
         Ok(Self {
             _debug_files,

@@ -118,6 +118,9 @@ unsafe impl<T: FileOperations> Sync for OpenFile<T> {}
 /// (`O_RDONLY` and so on) before it calls them.
 #[vtable]
 pub(crate) trait FileOperations: sysfs::Attributes + Send {
+    /// The module that implements this. It cannot be unloaded while a file is open or mapped.
+    const OWNER: &'static ThisModule;
+
     /// What the driver keeps per open file.
     type File: Send + Sync;
 
@@ -182,20 +185,8 @@ pub(crate) struct Registration<T: FileOperations> {
     _nodes: Nodes,
     _class: Class,
     region: Region,
-    shared: KBox<Shared<T>>,
-}
-
-/// The part of a registration that open files refer to.
-struct Shared<T> {
-    fops: bindings::file_operations,
     devices: KVec<Arc<T>>,
 }
-
-// SAFETY: The pointers in the file operations lead to code and to the module, which any thread may
-// use.
-unsafe impl<T: Send + Sync> Send for Shared<T> {}
-// SAFETY: As above.
-unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T: FileOperations> Registration<T> {
     /// Registers `devices` as minors 0, 1, … of a new region called `name`, with nodes
@@ -207,33 +198,23 @@ impl<T: FileOperations> Registration<T> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EBUSY` if there is no major left; `EEXIST` if a class of that name exists.
-    pub(crate) fn new(
-        name: &'static CStr,
-        devices: KVec<Arc<T>>,
-        module: &'static ThisModule,
-    ) -> Result<Self> {
-        let count = u32::try_from(devices.len())?;
-        let shared = KBox::new(
-            Shared {
-                fops: FileOperationsVTable::<T>::build(module),
-                devices,
-            },
-            GFP_KERNEL,
-        )?;
-        let region = Region::new(name, count)?;
+    /// `EINVAL` without devices; `ENOMEM`; `EBUSY` if there is no major left; `EEXIST` if a class of
+    /// that name exists.
+    pub(crate) fn new(name: &'static CStr, devices: KVec<Arc<T>>) -> Result<Self> {
+        let region = Region::new(name, u32::try_from(devices.len())?)?;
         let class = Class::new::<T>(name)?;
-        // SAFETY: The class is one for a `T`, and dropped after `_nodes`, as is `shared`, because the
-        // fields are in that order.
-        let nodes = unsafe { Nodes::new(&class, &region, name, &shared.devices)? };
-        // SAFETY: `shared` is dropped after `_cdev`, because the fields are in that order.
-        let cdev = unsafe { Cdev::new(&region, &shared.fops, module)? };
+        // SAFETY: The class is one for a `T`, and dropped after `_nodes`, as are the devices, because
+        // the fields are in that order.
+        let nodes = unsafe { Nodes::new(&class, &region, name, &devices)? };
+        // SAFETY: The nodes are those of `T`s, for all numbers of the region, and the order of the
+        // fields is as asked for.
+        let cdev = unsafe { Cdev::new::<T>(&region, &nodes)? };
         Ok(Self {
             _cdev: cdev,
             _nodes: nodes,
             _class: class,
             region,
-            shared,
+            devices,
         })
     }
 
@@ -244,7 +225,7 @@ impl<T: FileOperations> Registration<T> {
 
     /// Returns the devices, by minor.
     pub(crate) fn devices(&self) -> &[Arc<T>] {
-        &self.shared.devices
+        &self.devices
     }
 }
 
@@ -292,7 +273,7 @@ unsafe impl Send for Class {}
 unsafe impl Sync for Class {}
 
 impl Class {
-    /// Makes a class for devices whose driver data is a `T`.
+    /// Makes a class for devices whose driver data points to an `Arc<T>`.
     fn new<T: FileOperations>(name: &'static CStr) -> Result<Self> {
         // SAFETY: The name is a C string that lives for ever.
         let class = from_err_ptr(unsafe { bindings::class_create(name.as_char_ptr()) })?;
@@ -312,15 +293,15 @@ impl Class {
     ///
     /// # Safety
     ///
-    /// `dev` must be a device whose driver data points to a `T`, valid during the call, and `mode`
-    /// null or valid to write.
+    /// `dev` must be a device whose driver data points to an `Arc<T>`, valid during the call, and
+    /// `mode` null or valid to write.
     unsafe extern "C" fn devnode<T: FileOperations>(
         dev: *const bindings::device,
         mode: *mut bindings::umode_t,
     ) -> *mut c_char {
         if !mode.is_null() {
             // SAFETY: The caller promises that all three pointers are valid.
-            unsafe { *mode = (*(*dev).driver_data.cast::<T>()).mode() };
+            unsafe { *mode = (*(*dev).driver_data.cast::<Arc<T>>()).mode() };
         }
         ptr::null_mut()
     }
@@ -337,10 +318,13 @@ impl Drop for Class {
 ///
 /// # Invariants
 ///
-/// `class` is a valid class. The device numbers from `dev` on, `count` of them, each have a device
-/// of this class, owned by `self`.
+/// - `class` is a valid class. The device numbers from `dev` on, `count` of them, each have a device
+///   of this class, owned by `self`.
+/// - `first` is the first of them, unless `count` is zero. Its driver data points to the first of
+///   the `count` elements of a slice, as that of the others does to the others.
 struct Nodes {
     class: NonNull<bindings::class>,
+    first: *mut bindings::device,
     dev: bindings::dev_t,
     count: u32,
 }
@@ -365,6 +349,7 @@ impl Nodes {
         // INVARIANT: No number has a device yet.
         let mut nodes = Self {
             class: class.class,
+            first: ptr::null_mut(),
             dev: region.dev,
             count: 0,
         };
@@ -378,14 +363,18 @@ impl Nodes {
                     nodes.class.as_ptr(),
                     ptr::null_mut(),
                     region.dev | minor,
-                    ptr::from_ref(&**device).cast_mut().cast(),
+                    ptr::from_ref(device).cast_mut().cast(),
                     c"%s%u".as_char_ptr(),
                     name.as_char_ptr(),
                     minor,
                 )
             };
-            from_err_ptr(dev)?;
-            // INVARIANT: One more number has a device.
+            let dev = from_err_ptr(dev)?;
+            // INVARIANT: One more number has a device, whose driver data points to one more element
+            // of the slice.
+            if minor == 0 {
+                nodes.first = dev;
+            }
             nodes.count = minor.wrapping_add(1);
         }
         Ok(nodes)
@@ -419,33 +408,62 @@ unsafe impl Send for Cdev {}
 unsafe impl Sync for Cdev {}
 
 impl Cdev {
-    /// Makes the device numbers of `region` lead to `fops`.
+    /// Makes the device numbers of `region` lead to the file operations of `T`.
     ///
     /// # Safety
     ///
-    /// `fops` must outlive the result.
-    unsafe fn new(
-        region: &Region,
-        fops: &bindings::file_operations,
-        module: &'static ThisModule,
-    ) -> Result<Self> {
+    /// `nodes` must be those of `T`s, one for each number of `region`, and be dropped after the
+    /// result.
+    unsafe fn new<T: FileOperations>(region: &Region, nodes: &Nodes) -> Result<Self> {
+        if nodes.count == 0 || nodes.count != region.count {
+            return Err(EINVAL);
+        }
         // SAFETY: Just an FFI call.
         let cdev = NonNull::new(unsafe { bindings::cdev_alloc() }).ok_or(ENOMEM)?;
-        // SAFETY: `cdev` is ours. Once it is added, the operations it points to must be valid until
-        // it is deleted, which the caller promises, and while a file is open, which the owner sees
-        // to.
+        // SAFETY:
+        // - `cdev` is ours, and `nodes` has a first device, to which it keeps a reference once it is
+        //   added.
+        // - The file operations expect to find their devices by just that device.
         let added = to_result(unsafe {
-            (*cdev.as_ptr()).owner = module.as_ptr();
-            (*cdev.as_ptr()).ops = fops;
+            (*cdev.as_ptr()).owner = T::OWNER.as_ptr();
+            (*cdev.as_ptr()).ops = &FileOperationsVTable::<T>::VTABLE;
+            bindings::cdev_set_parent(cdev.as_ptr(), &raw mut (*nodes.first).kobj);
             bindings::cdev_add(cdev.as_ptr(), region.dev, region.count)
         });
         if let Err(err) = added {
-            // SAFETY: `cdev` is ours and was not added; this frees it.
-            unsafe { bindings::kobject_put(&raw mut (*cdev.as_ptr()).kobj) };
+            // SAFETY: `cdev` is ours and was not added, so it has no reference to its parent that it
+            // could drop. This frees it.
+            unsafe {
+                (*cdev.as_ptr()).kobj.parent = ptr::null_mut();
+                bindings::kobject_put(&raw mut (*cdev.as_ptr()).kobj);
+            }
             return Err(err);
         }
         // INVARIANT: It has been added.
         Ok(Self { cdev })
+    }
+
+    /// Returns the device that `inode` is a node of.
+    ///
+    /// # Safety
+    ///
+    /// `inode` must be one whose file is being opened, and led there by a `Cdev::new::<T>()`. For
+    /// `'a` the module must not be unloaded.
+    unsafe fn device<'a, T>(inode: *const bindings::inode) -> Option<&'a Arc<T>> {
+        // SAFETY: The caller promises that the inode has a `cdev`, and it is one of ours.
+        let (cdev, dev, base, count) = unsafe {
+            let cdev = (*inode).__bindgen_anon_5.i_cdev;
+            (cdev, (*inode).i_rdev, (*cdev).dev, (*cdev).count)
+        };
+        let index = dev.checked_sub(base).filter(|&index| index < count)?;
+        // SAFETY: `new` has made the parent of the `cdev` the first of its nodes, by whose invariants
+        // the driver data points to the first of `count` elements. They are there until the module
+        // is unloaded.
+        unsafe {
+            let first = kernel::container_of!((*cdev).kobj.parent, bindings::device, kobj);
+            // CAST: An index of 32 bits fits.
+            Some(&*(*first).driver_data.cast::<Arc<T>>().add(index as usize))
+        }
     }
 }
 
@@ -458,38 +476,14 @@ impl Drop for Cdev {
 
 /// Builds the table of file operations of a `T`.
 ///
-/// Every callback below is only ever called for files whose operations are in a [`Shared<T>`]; all
-/// but `open` only between `open` and the end of `release`.
+/// Every callback below is only ever called for files that [`Cdev::new`] has led here, of the same
+/// `T`; all but `open` only between `open` and the end of `release`.
 struct FileOperationsVTable<T>(PhantomData<T>);
 
 impl<T: FileOperations> FileOperationsVTable<T> {
-    fn build(module: &'static ThisModule) -> bindings::file_operations {
-        bindings::file_operations {
-            owner: module.as_ptr(),
-            open: Some(Self::open),
-            release: Some(Self::release),
-            llseek: Some(Self::llseek),
-            read_iter: Some(Self::read_iter),
-            splice_read: Some(bindings::copy_splice_read),
-            write_iter: T::HAS_WRITE_ITER.then_some(Self::write_iter),
-            splice_write: T::HAS_WRITE_ITER.then_some(bindings::iter_file_splice_write),
-            fsync: T::HAS_WRITE_ITER.then_some(bindings::noop_fsync),
-            poll: T::HAS_POLL.then_some(Self::poll),
-            unlocked_ioctl: T::HAS_IOCTL.then_some(Self::ioctl),
-            compat_ioctl: if T::HAS_IOCTL {
-                bindings::compat_ptr_ioctl
-            } else {
-                None
-            },
-            mmap_prepare: T::HAS_MMAP_PREPARE.then_some(Self::mmap_prepare),
-            show_fdinfo: T::HAS_SHOW_FDINFO.then_some(Self::show_fdinfo),
-            ..pin_init::zeroed()
-        }
-    }
-
     /// # Safety
     ///
-    /// `file` must be open, with operations from a [`Shared<T>`], for all of `'a`.
+    /// `file` must be open, of a device `T`, for all of `'a`.
     #[inline]
     unsafe fn private<'a>(file: *const bindings::file) -> &'a OpenFile<T> {
         // SAFETY: `open` has stored a `KBox<OpenFile<T>>`, and `release` takes it back last.
@@ -498,20 +492,13 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `inode` and `file` must be those of a file that is being opened, with operations from a
-    /// [`Shared<T>`].
+    /// `inode` and `file` must be those of a file that is being opened, and that leads here.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         from_result(|| {
-            // SAFETY: The caller promises that both pointers are valid.
-            let (fops, dev) = unsafe { ((*file).f_op, (*inode).i_rdev) };
-            // SAFETY: The caller promises that the operations are the field of a `Shared<T>`. It is
-            // valid as long as the cdev it was added with has an owner that is loaded, and the file
-            // holds a reference to that owner.
-            let shared = unsafe { &*kernel::container_of!(fops.cast_mut(), Shared<T>, fops) };
-            // CAST: A minor fits any integer type.
-            let minor = (dev & ((1 << MINORBITS) - 1)) as usize;
-            let device = shared.devices.get(minor).ok_or(ENXIO)?;
-            // INVARIANT: The devices live as long as `shared`.
+            // SAFETY: The caller promises what is asked for. While this function runs, and if it
+            // succeeds until the file is released, the file holds a reference to the module.
+            let device = unsafe { Cdev::device::<T>(inode) }.ok_or(ENXIO)?;
+            // INVARIANT: The device lives until the module is unloaded, after the file's release.
             let open = KBox::new(
                 OpenFile {
                     device: NonNull::from(&**device),
@@ -527,7 +514,7 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `file` must be one that is being released, with operations from a [`Shared<T>`].
+    /// `file` must be one that is being released, of a device `T`.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: `open` has stored a `KBox<OpenFile<T>>`, and nobody else uses it any more.
         let open = unsafe { KBox::<OpenFile<T>>::from_foreign((*file).private_data) };
@@ -537,7 +524,7 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `file` must be open, with operations from a [`Shared<T>`].
+    /// `file` must be open, of a device `T`.
     unsafe extern "C" fn llseek(
         file: *mut bindings::file,
         offset: bindings::loff_t,
@@ -551,7 +538,7 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `kiocb` must be valid, of an open file with operations from a [`Shared<T>`], and `iter` a
+    /// `kiocb` must be valid, of an open file of a device `T`, and `iter` a
     /// valid destination.
     unsafe extern "C" fn read_iter(
         kiocb: *mut bindings::kiocb,
@@ -566,7 +553,7 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `kiocb` must be valid, of an open file with operations from a [`Shared<T>`], and `iter` a
+    /// `kiocb` must be valid, of an open file of a device `T`, and `iter` a
     /// valid source.
     unsafe extern "C" fn write_iter(
         kiocb: *mut bindings::kiocb,
@@ -581,7 +568,7 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `file` must be open, with operations from a [`Shared<T>`], and `table` null or valid.
+    /// `file` must be open, of a device `T`, and `table` null or valid.
     unsafe extern "C" fn poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,
@@ -597,7 +584,7 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `file` must be open, with operations from a [`Shared<T>`].
+    /// `file` must be open, of a device `T`.
     unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
         // SAFETY: The caller promises what is asked for.
         let open = unsafe { Self::private(file) };
@@ -625,7 +612,7 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `file` must be open, with operations from a [`Shared<T>`], and `m` valid.
+    /// `file` must be open, of a device `T`, and `m` valid.
     unsafe extern "C" fn show_fdinfo(m: *mut bindings::seq_file, file: *mut bindings::file) {
         // SAFETY: The caller promises what is asked for.
         let open = unsafe { Self::private(file) };
@@ -633,6 +620,52 @@ impl<T: FileOperations> FileOperationsVTable<T> {
         let m = unsafe { SeqFile::from_raw(m) };
         T::show_fdinfo(open, m);
     }
+
+    const VTABLE: bindings::file_operations = bindings::file_operations {
+        owner: T::OWNER.as_ptr(),
+        open: Some(Self::open),
+        release: Some(Self::release),
+        llseek: Some(Self::llseek),
+        read_iter: Some(Self::read_iter),
+        splice_read: Some(bindings::copy_splice_read),
+        write_iter: if T::HAS_WRITE_ITER {
+            Some(Self::write_iter)
+        } else {
+            None
+        },
+        splice_write: if T::HAS_WRITE_ITER {
+            Some(bindings::iter_file_splice_write)
+        } else {
+            None
+        },
+        fsync: if T::HAS_WRITE_ITER {
+            Some(bindings::noop_fsync)
+        } else {
+            None
+        },
+        poll: if T::HAS_POLL { Some(Self::poll) } else { None },
+        unlocked_ioctl: if T::HAS_IOCTL {
+            Some(Self::ioctl)
+        } else {
+            None
+        },
+        compat_ioctl: if T::HAS_IOCTL {
+            bindings::compat_ptr_ioctl
+        } else {
+            None
+        },
+        mmap_prepare: if T::HAS_MMAP_PREPARE {
+            Some(Self::mmap_prepare)
+        } else {
+            None
+        },
+        show_fdinfo: if T::HAS_SHOW_FDINFO {
+            Some(Self::show_fdinfo)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
 }
 
 /// Turns the result of a read or write into what the C side expects.

@@ -80,6 +80,9 @@ impl Dir {
 /// What a file does.
 #[vtable]
 pub(crate) trait FileOperations: Send + Sync + 'static {
+    /// The module that implements this. It cannot be unloaded while the file is open.
+    const OWNER: &'static ThisModule;
+
     /// Prints the contents. May sleep.
     fn show(&self, m: &SeqFile);
 
@@ -97,20 +100,9 @@ pub(crate) trait FileOperations: Send + Sync + 'static {
 pub(crate) struct File<T: FileOperations> {
     // Fields are dropped in this order: removing the file waits for those who are using its data.
     _dentry: Dentry,
-    _inner: KBox<Inner<T>>,
+    _data: KBox<T>,
     _dir: Arc<Dir>,
 }
-
-struct Inner<T> {
-    fops: bindings::file_operations,
-    data: T,
-}
-
-// SAFETY: The pointers in the file operations lead to code and to the module, which any thread may
-// use.
-unsafe impl<T: Send + Sync> Send for Inner<T> {}
-// SAFETY: As above.
-unsafe impl<T: Send + Sync> Sync for Inner<T> {}
 
 impl<T: FileOperations> File<T> {
     /// Makes a file in `dir` that does what `data` says. May sleep.
@@ -121,37 +113,26 @@ impl<T: FileOperations> File<T> {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(
-        name: &CStr,
-        dir: &Arc<Dir>,
-        data: T,
-        module: &'static ThisModule,
-    ) -> Result<Self> {
-        let inner = KBox::new(
-            Inner {
-                fops: VTable::<T>::build(module),
-                data,
-            },
-            GFP_KERNEL,
-        )?;
+    pub(crate) fn new(name: &CStr, dir: &Arc<Dir>, data: T) -> Result<Self> {
+        let data = KBox::new(data, GFP_KERNEL)?;
         // SAFETY:
         // - The name is a C string, which is copied; the directory is one, or an error, which is
         //   passed through.
-        // - The operations and the data are in a box of their own that is dropped after the file is
-        //   removed, and expect the data that they get.
+        // - The data is in a box of its own that is dropped after the file is removed, and is what
+        //   the operations expect.
         let dentry = unsafe {
             bindings::debugfs_create_file_full(
                 name.as_char_ptr(),
                 if T::HAS_WRITE { 0o600 } else { 0o400 },
                 dir.dentry.0,
-                ptr::from_ref(&inner.data).cast_mut().cast(),
+                ptr::from_ref(&*data).cast_mut().cast(),
                 ptr::null(),
-                &inner.fops,
+                &VTable::<T>::VTABLE,
             )
         };
         Ok(Self {
             _dentry: Dentry(dentry),
-            _inner: inner,
+            _data: data,
             _dir: dir.clone(),
         })
     }
@@ -163,18 +144,6 @@ impl<T: FileOperations> File<T> {
 struct VTable<T>(PhantomData<T>);
 
 impl<T: FileOperations> VTable<T> {
-    fn build(module: &'static ThisModule) -> bindings::file_operations {
-        bindings::file_operations {
-            owner: module.as_ptr(),
-            open: Some(Self::open),
-            read: Some(bindings::seq_read),
-            write: T::HAS_WRITE.then_some(Self::write),
-            llseek: Some(bindings::seq_lseek),
-            release: Some(bindings::single_release),
-            ..pin_init::zeroed()
-        }
-    }
-
     /// # Safety
     ///
     /// `inode` must be that of a file made by [`File::new`], and `file` in the course of being
@@ -220,4 +189,18 @@ impl<T: FileOperations> VTable<T> {
             Ok(count as isize)
         })
     }
+
+    const VTABLE: bindings::file_operations = bindings::file_operations {
+        owner: T::OWNER.as_ptr(),
+        open: Some(Self::open),
+        read: Some(bindings::seq_read),
+        write: if T::HAS_WRITE {
+            Some(Self::write)
+        } else {
+            None
+        },
+        llseek: Some(bindings::seq_lseek),
+        release: Some(bindings::single_release),
+        ..pin_init::zeroed()
+    };
 }

@@ -19,6 +19,7 @@ use kernel::{
         c_ulonglong, //
     },
     prelude::*,
+    sync::Arc, //
 };
 
 /// Most attributes that one type can have.
@@ -59,7 +60,7 @@ impl<T: Attributes> Attribute<T> {
 
     /// # Safety
     ///
-    /// - `dev` must be a device whose driver data points to a `T`, valid during the call.
+    /// - `dev` must be a device whose driver data points to an `Arc<T>`, valid during the call.
     /// - `attr` must be the field of an [`Attribute<T>`].
     /// - `buf` must be the page that sysfs passes to such a function.
     unsafe extern "C" fn show(
@@ -68,7 +69,7 @@ impl<T: Attributes> Attribute<T> {
         buf: *mut c_char,
     ) -> isize {
         // SAFETY: The caller promises that this is the driver data.
-        let data = unsafe { &*(*dev).driver_data.cast::<T>() };
+        let data = unsafe { &*(*dev).driver_data.cast::<Arc<T>>() };
         // SAFETY: The caller promises that the attribute is the first field of an `Attribute<T>`,
         // which is `repr(C)`.
         let value = unsafe { (*attr.cast::<Self>()).value }(data);
@@ -106,7 +107,7 @@ impl<T: Attributes> Tables<T> {
     const GROUPS: [*const bindings::attribute_group; 2] = [&Self::GROUP, ptr::null()];
 }
 
-/// Returns the attribute groups for devices whose driver data is a `T`, ended by a null.
+/// Returns the attribute groups for devices whose driver data points to an `Arc<T>`, ended by a null.
 pub(crate) const fn groups<T: Attributes>() -> &'static [*const bindings::attribute_group; 2] {
     &Tables::<T>::GROUPS
 }
