@@ -7,7 +7,10 @@
 //!
 //! C header: [`include/linux/percpu.h`](srctree/include/linux/percpu.h)
 
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     cpu::{
@@ -66,9 +69,7 @@ impl<const N: usize> PerCpuCounters<N> {
     #[inline(always)]
     pub(crate) fn add(&self, index: usize, n: i64) {
         build_assert!(index < N);
-        // It does not matter if the task moves to another CPU here: the addition is atomic, only
-        // less local.
-        self.copy(CpuId::current(), index).add(n, Relaxed);
+        this_cpu_add(self.counter(index), n);
     }
 
     /// Returns the sum of counter number `index` over all CPUs. Any context.
@@ -83,33 +84,75 @@ impl<const N: usize> PerCpuCounters<N> {
         (0..nr_cpu_ids())
             .filter_map(CpuId::from_u32)
             .filter(|&cpu| possible.test(cpu))
-            .map(|cpu| self.copy(cpu, index).load(Relaxed))
+            .map(|cpu| copy(self.counter(index), cpu).load(Relaxed))
             .fold(0, i64::wrapping_add)
     }
 
-    /// Returns `cpu`'s copy of counter number `index`, which must be below `N`.
+    /// Returns counter number `index`, which must be below `N`.
     #[inline(always)]
-    fn copy(&self, cpu: CpuId, index: usize) -> &Atomic<i64> {
-        // CAST: A CPU number fits any integer type.
-        let cpu = cpu.as_u32() as usize;
-        // SAFETY: A `CpuId` is below `nr_cpu_ids`, and so inside the array, which is constant after
-        // boot.
-        let offset = unsafe {
-            *(&raw const bindings::__per_cpu_offset)
-                .cast::<usize>()
-                .add(cpu)
-        };
-        let counter = self
-            .base
-            .as_ptr()
-            .wrapping_byte_add(offset)
-            .cast::<i64>()
-            .wrapping_add(index);
-        // SAFETY: By the type invariants `base` is a per-CPU pointer, so at its offset each possible
-        // CPU has its copy of the allocation, valid as long as `self`; `index` is inside it. All
-        // accesses to it are through `Atomic`.
-        unsafe { Atomic::from_ptr(counter) }
+    fn counter(&self, index: usize) -> PerCpuCounter<'_> {
+        // INVARIANT: By the type invariants `base` is a per-CPU pointer to `N` counters, valid as
+        // long as `self`.
+        PerCpuCounter {
+            ptr: self.base.as_ptr().cast::<i64>().wrapping_add(index),
+            _alive: PhantomData,
+        }
     }
+}
+
+/// One counter of a set.
+///
+/// # Invariants
+///
+/// `ptr` is a per-CPU pointer to an `i64`, all of whose copies are valid for `'a` and accessed
+/// atomically only.
+#[derive(Clone, Copy)]
+struct PerCpuCounter<'a> {
+    ptr: *mut i64,
+    _alive: PhantomData<&'a ()>,
+}
+
+/// Returns `cpu`'s copy of `counter`.
+#[inline(always)]
+fn copy(counter: PerCpuCounter<'_>, cpu: CpuId) -> &Atomic<i64> {
+    // CAST: A CPU number fits any integer type.
+    let cpu = cpu.as_u32() as usize;
+    // SAFETY: A `CpuId` is below `nr_cpu_ids`, and so inside the array, which is constant after boot.
+    let offset = unsafe {
+        *(&raw const bindings::__per_cpu_offset)
+            .cast::<usize>()
+            .add(cpu)
+    };
+    // SAFETY: By the type invariants `ptr` is a per-CPU pointer, so at its offset each possible CPU
+    // has its copy, valid for the lifetime of the result and accessed atomically only.
+    unsafe { Atomic::from_ptr(counter.ptr.wrapping_byte_add(offset)) }
+}
+
+/// Adds `n` to this CPU's copy of `counter`.
+#[cfg(all(CONFIG_X86_64, CONFIG_SMP))]
+#[inline(always)]
+fn this_cpu_add(counter: PerCpuCounter<'_>, n: i64) {
+    // The segment base is this CPU's offset. A single instruction can neither be interrupted nor
+    // move to another CPU half-way, and no other CPU writes to this copy.
+    //
+    // SAFETY: By the type invariants the address is valid to read and write.
+    unsafe {
+        core::arch::asm!(
+            "add qword ptr gs:[{ptr}], {n}",
+            ptr = in(reg) counter.ptr,
+            n = in(reg) n,
+            options(nostack),
+        )
+    };
+}
+
+/// Adds `n` to this CPU's copy of `counter`.
+#[cfg(not(all(CONFIG_X86_64, CONFIG_SMP)))]
+#[inline(always)]
+fn this_cpu_add(counter: PerCpuCounter<'_>, n: i64) {
+    // It does not matter if the task moves to another CPU between the two: the addition is atomic,
+    // only less local.
+    copy(counter, CpuId::current()).add(n, Relaxed);
 }
 
 impl<const N: usize> Drop for PerCpuCounters<N> {
