@@ -100,6 +100,10 @@ module! {
             default: 1,
             description: "Contents: 1 for the published pattern, 0 for zeroes; default 1",
         },
+        fault_around: i64 {
+            default: 65536,
+            description: "Bytes that one fault maps at most, a power of two, 4096 to 2097152; default 65536",
+        },
         mode: i64 {
             default: 0o600,
             description: "Permission bits of /dev/mapdrvN, 0 to 0777; default 0600",
@@ -127,6 +131,8 @@ struct Device {
     size: usize,
     fill: bool,
     mode: u16,
+    /// Pages that one fault maps at most.
+    window: usize,
     buffer: Buffer,
     /// Number of writes completed.
     generation: Atomic<u64>,
@@ -149,18 +155,19 @@ struct DeviceFile {
 }
 
 impl Device {
-    fn new(minor: u32, size: usize, fill: bool, mode: u16) -> Result<Arc<Self>> {
-        let mut buffer = Buffer::new(size.div_ceil(PAGE_SIZE))?;
-        if fill {
+    fn new(minor: u32, params: &Params) -> Result<Arc<Self>> {
+        let mut buffer = Buffer::new(params.size.div_ceil(PAGE_SIZE))?;
+        if params.fill {
             Self::fill(&mut buffer, uapi::seed(minor))?;
-            buffer.zero_from(size);
+            buffer.zero_from(params.size);
         }
         Arc::pin_init(
             try_pin_init!(Self {
                 minor,
-                size,
-                fill,
-                mode,
+                size: params.size,
+                fill: params.fill,
+                mode: params.mode,
+                window: params.window,
                 buffer,
                 generation: Atomic::new(0),
                 changed <- new_poll_condvar!("mapdrv::changed"),
@@ -209,7 +216,7 @@ impl Device {
             mode: uapi::MODE_VMALLOC,
             seed: uapi::seed(self.minor),
             generation: self.generation.load(Acquire),
-            fault_around: PAGE_SIZE as u64,
+            fault_around: self.window.wrapping_mul(PAGE_SIZE) as u64,
             fill: self.fill.into(),
             minor: self.minor,
             mappings: self.counters.sum(count::MAPPINGS) as u64,
@@ -449,6 +456,10 @@ impl FileOperations for Device {
         desc.forbid_exec()?;
         desc.set_dont_expand();
         desc.set_dont_dump();
+        desc.set_no_recency();
+        if file.device().window > 1 {
+            desc.set_mixedmap();
+        }
         desc.set_vm_ops();
         Ok(())
     }
@@ -483,20 +494,43 @@ impl VmOperations for OpenFile<Device> {
         if static_key::is_wanted() {
             device.trace(vmf);
         }
+        if device.window > 1 && !vmf.is_cow() && self.fault_around(vmf) {
+            self.count(count::FAULTS, 1);
+            return VmFaultOutcome::NOPAGE;
+        }
         let leaf = device
             .buffer
             .addr(vmf.pgoff())
             .and_then(|addr| page_table::leaf(vmf.mm(), addr));
         let Some(leaf) = leaf else {
-            device.counters.add(count::SIGBUS, 1);
-            self.counters.add(count::SIGBUS, 1);
+            self.count(count::SIGBUS, 1);
             return VmFaultOutcome::SIGBUS;
         };
-        device.counters.add(count::FAULTS, 1);
-        device.counters.add(count::PAGES, 1);
-        self.counters.add(count::FAULTS, 1);
-        self.counters.add(count::PAGES, 1);
+        self.count(count::FAULTS, 1);
+        self.count(count::PAGES, 1);
         vmf.map_page(&leaf.page())
+    }
+}
+
+impl OpenFile<Device> {
+    /// Maps the pages around a fault. Returns whether the one that is missing is among them.
+    #[inline(never)]
+    fn fault_around(&self, vmf: &VmFault) -> bool {
+        let around = vmf.around(self.device().window);
+        let first = around.start;
+        let Some(range) = self.device().buffer.addrs(around) else {
+            return false;
+        };
+        let (present, inserted) = vmf.insert_pages(first, page_table::pages(vmf.mm(), range));
+        self.count(count::PAGES, inserted as i64);
+        vmf.pgoff().wrapping_sub(first) < present
+    }
+
+    /// Counts an event of a fault, for the device and for this file.
+    #[inline(always)]
+    fn count(&self, event: usize, n: i64) {
+        self.device().counters.add(event, n);
+        self.counters.add(event, n);
     }
 }
 
@@ -564,26 +598,16 @@ struct MapDriver {
 
 impl kernel::Module for MapDriver {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        use module_parameters as given;
-
-        let nr = param(
-            c"devices",
-            &given::devices,
-            1..=uapi::MAX_DEVICES.into(),
-            decimal,
-        )?;
-        let size = param(c"size", &given::size, 1..=MAX_SIZE, decimal)?;
-        let fill = param(c"fill", &given::fill, 0..=1, decimal)?;
-        let mode = param(c"mode", &given::mode, 0..=0o777, Octal)?;
+        let params = Params::new()?;
         page_table::supported()
             .inspect_err(|_| pr_err!("page tables of Xen PV guests cannot be walked\n"))?;
 
+        let (nr, size) = (params.devices, params.size);
         let mut devices = KVec::with_capacity(nr, GFP_KERNEL)?;
         for minor in 0..nr {
-            let device =
-                Device::new(minor as u32, size, fill == 1, mode as u16).inspect_err(|err| {
-                    pr_err!("size={size}: cannot allocate device {minor} of {nr}: {err:?}\n");
-                })?;
+            let device = Device::new(minor as u32, &params).inspect_err(|err| {
+                pr_err!("size={size}: cannot allocate device {minor} of {nr}: {err:?}\n");
+            })?;
             devices.push(device, GFP_KERNEL)?;
         }
 
@@ -615,6 +639,52 @@ impl Drop for MapDriver {
 
 /// Largest size of a device: what fits a file position, and whole pages.
 const MAX_SIZE: i64 = (isize::MAX as usize & !(PAGE_SIZE - 1)) as i64;
+
+/// The module's parameters, checked.
+struct Params {
+    devices: usize,
+    size: usize,
+    fill: bool,
+    window: usize,
+    mode: u16,
+}
+
+impl Params {
+    fn new() -> Result<Self> {
+        use module_parameters as given;
+
+        const PAGE: i64 = PAGE_SIZE as i64;
+        let devices = param(
+            c"devices",
+            &given::devices,
+            1..=uapi::MAX_DEVICES.into(),
+            decimal,
+        )?;
+        let size = param(c"size", &given::size, 1..=MAX_SIZE, decimal)?;
+        let fill = param(c"fill", &given::fill, 0..=1, decimal)?;
+        let around = param(
+            c"fault_around",
+            &given::fault_around,
+            PAGE..=2 << 20,
+            decimal,
+        )?;
+        let mode = param(c"mode", &given::mode, 0..=0o777, Octal)?;
+        if !around.is_power_of_two() {
+            pr_err!(
+                "fault_around={around}: not a power of two, {PAGE} to {}\n",
+                2 << 20
+            );
+            return Err(EINVAL);
+        }
+        Ok(Self {
+            devices,
+            size,
+            fill: fill == 1,
+            window: around / PAGE_SIZE,
+            mode: mode as u16,
+        })
+    }
+}
 
 /// Checks that the parameter called `name` is in `range`; complains with numbers as `show` writes
 /// them.

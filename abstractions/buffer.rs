@@ -7,8 +7,14 @@
 //!
 //! C header: [`include/linux/vmalloc.h`](srctree/include/linux/vmalloc.h)
 
-use super::page_table::KernelAddr;
-use core::ptr::NonNull;
+use super::page_table::{
+    KernelAddr,
+    KernelRange, //
+};
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     ffi::c_void,
@@ -106,6 +112,18 @@ impl Buffer {
         // it stays mapped, unchanged, as long as `self` is borrowed. vmalloc's pages are ordinary
         // memory.
         Some(unsafe { KernelAddr::new(addr) })
+    }
+
+    /// Returns where the pages with the indices in `pgoffs` lie, or [`None`] if not all exist.
+    #[inline]
+    pub(crate) fn addrs(&self, pgoffs: Range<usize>) -> Option<KernelRange<'_>> {
+        let start = self.addr(pgoffs.start)?;
+        let len = pgoffs.end.checked_sub(pgoffs.start)?;
+        if pgoffs.end > self.pages {
+            return None;
+        }
+        // SAFETY: All of these pages are the buffer's, which is one area.
+        Some(unsafe { KernelRange::new(start, len) })
     }
 
     /// Overwrites the words from number `start` on with the items of `words`, up to the buffer's

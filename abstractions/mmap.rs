@@ -12,7 +12,11 @@
 
 use core::{
     marker::PhantomData,
-    ops::Deref, //
+    mem::MaybeUninit,
+    ops::{
+        Deref,
+        Range, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -23,12 +27,18 @@ use kernel::{
         c_void, //
     },
     mm::{
-        virt::VmaRef,
+        virt::{
+            flags,
+            VmaRef, //
+        },
         Mm, //
     },
     page::{
+        BorrowedPage,
         Page,
-        PAGE_SHIFT, //
+        PAGE_MASK,
+        PAGE_SHIFT,
+        PAGE_SIZE, //
     },
     prelude::*,
     sync::atomic::{
@@ -37,6 +47,9 @@ use kernel::{
     },
     types::Opaque,
 };
+
+/// Entries in a lowest page table: `PTRS_PER_PTE` on every architecture that this is built for.
+const PTRS_PER_PTE: usize = PAGE_SIZE / size_of::<u64>();
 
 /// A mapping that is about to be made, of a file whose private data is a `P`.
 ///
@@ -99,6 +112,21 @@ impl<P> VmAreaDesc<P> {
     /// Leaves the mapping out of core dumps.
     pub(crate) fn set_dont_dump(&mut self) {
         *self.flags() |= 1 << bindings::VMA_DONTDUMP_BIT;
+    }
+
+    /// Lets [`VmFault::insert_pages`] be used in the mapping.
+    ///
+    /// This makes `fork` copy the page tables.
+    pub(crate) fn set_mixedmap(&mut self) {
+        *self.flags() |= 1 << bindings::VMA_MIXEDMAP_BIT;
+    }
+
+    /// Says that what is mapped is in no order of recent use, so that unmapping need not keep it.
+    ///
+    /// To the kernel this is what `MADV_RANDOM` says. It holds for all pages that are on none of
+    /// the lists that reclaim goes by.
+    pub(crate) fn set_no_recency(&mut self) {
+        *self.flags() |= 1 << bindings::VMA_RAND_READ_BIT;
     }
 
     /// Lets `P` answer for the mapping from now on.
@@ -184,6 +212,104 @@ impl VmFault {
         unsafe { (*self.vmf.get()).flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0 }
     }
 
+    /// Returns whether the process is to get a copy of the page: a write to a private mapping.
+    #[inline]
+    pub(crate) fn is_cow(&self) -> bool {
+        self.is_write() && self.vma().flags() & flags::SHARED == 0
+    }
+
+    /// Returns which pages of the file could be mapped along with the missing one: those in the
+    /// naturally aligned window of `window` pages, a power of two, as far as the VMA and one page
+    /// table reach.
+    ///
+    /// The missing page itself is always among them.
+    #[inline]
+    pub(crate) fn around(&self, window: usize) -> Range<usize> {
+        let page = self.address() >> PAGE_SHIFT;
+        let window = window.min(PTRS_PER_PTE);
+        let first = page & !window.wrapping_sub(1);
+        // OVERFLOW: A user address is far from the end of the address space.
+        let end = first
+            .wrapping_add(window)
+            .min(self.vma().end() >> PAGE_SHIFT);
+        let first = first.max(self.vma().start() >> PAGE_SHIFT);
+        let pgoff = self.pgoff();
+        // OVERFLOW: `pgoff` belongs to `page`, and the VMA has pages on both sides of it.
+        pgoff.wrapping_sub(page.wrapping_sub(first))..pgoff.wrapping_add(end.wrapping_sub(page))
+    }
+
+    /// Maps `pages`, the first of which is page `first` of the file, and which should lie in what
+    /// [`Self::around`] returns. May sleep.
+    ///
+    /// Pages that are mapped already are left alone. Stops early if a page table cannot be had, or
+    /// is taken away by somebody else at the same time.
+    ///
+    /// Returns how many of the pages are mapped now, and how many of these by this call. Does
+    /// nothing if the VMA lacks [`VmAreaDesc::set_mixedmap`].
+    #[inline]
+    pub(crate) fn insert_pages<'a>(
+        &self,
+        first: usize,
+        pages: impl Iterator<Item = BorrowedPage<'a>>,
+    ) -> (usize, usize) {
+        /// How many pages are handed to the core at a time; bounds the stack that is used.
+        const BATCH: usize = 128;
+
+        let mut pages = pages.map(|page| page.as_ptr());
+        let (mut present, mut inserted) = (0usize, 0usize);
+        if self.vma().flags() & flags::MIXEDMAP == 0 {
+            return (0, 0);
+        }
+        // OVERFLOW: If `first` is not one of those pages, the core finds the address outside of the
+        // VMA.
+        let offset = self.pgoff().wrapping_sub(first).wrapping_mul(PAGE_SIZE);
+        let start = (self.address() & PAGE_MASK).wrapping_sub(offset);
+        loop {
+            let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+            let mut len = 0usize;
+            for (slot, page) in batch.iter_mut().zip(&mut pages) {
+                slot.write(page);
+                len = len.wrapping_add(1);
+            }
+            let mut done = 0;
+            while done < len {
+                let mut left = len.wrapping_sub(done);
+                let addr = start.wrapping_add(present.wrapping_mul(PAGE_SIZE));
+                // SAFETY: By the type invariants the VMA is valid and locked for reading, which is
+                // enough as it has `VM_MIXEDMAP`. Of `batch`, `left` pointers from `done` on have been
+                // written, to pages that are borrowed, and so alive.
+                let err = unsafe {
+                    bindings::vm_insert_pages(
+                        self.vma().as_ptr(),
+                        addr,
+                        batch.as_mut_ptr().wrapping_add(done).cast(),
+                        &mut left,
+                    )
+                };
+                // OVERFLOW: `left` is at most what it was before.
+                let new = len.wrapping_sub(done).wrapping_sub(left);
+                inserted = inserted.wrapping_add(new);
+                // One that is mapped already stops the core, but not us.
+                let skip = usize::from(err == EBUSY.to_errno());
+                done = done.wrapping_add(new).wrapping_add(skip);
+                present = present.wrapping_add(new).wrapping_add(skip);
+                if err != 0 && skip == 0 {
+                    return (present, inserted);
+                }
+            }
+            if len < BATCH {
+                return (present, inserted);
+            }
+        }
+    }
+
+    /// Returns the user address that is missing.
+    #[inline]
+    fn address(&self) -> usize {
+        // SAFETY: By the type invariants the structure is valid.
+        unsafe { (*self.vmf.get()).__bindgen_anon_1.address }
+    }
+
     /// Returns the VMA that the fault is in.
     #[inline]
     fn vma(&self) -> &VmaRef {
@@ -224,6 +350,12 @@ pub(crate) struct VmFaultOutcome(bindings::vm_fault_t);
 impl VmFaultOutcome {
     /// There is nothing to map at this address.
     pub(crate) const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
+
+    /// The page is mapped already.
+    pub(crate) const NOPAGE: Self = Self(bindings::vm_fault_reason_VM_FAULT_NOPAGE);
+
+    /// A huge fault is to be taken as a small one.
+    pub(crate) const FALLBACK: Self = Self(bindings::vm_fault_reason_VM_FAULT_FALLBACK);
 }
 
 /// Builds the table of callbacks of a `P`.

@@ -18,7 +18,11 @@ use core::{
 };
 use kernel::{
     mm::Mm,
-    page::BorrowedPage,
+    page::{
+        BorrowedPage,
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*, //
 };
 
@@ -53,6 +57,28 @@ impl<'a> KernelAddr<'a> {
             addr,
             _area: PhantomData,
         }
+    }
+}
+
+/// Pages in the kernel's half of the address space, one after the other.
+///
+/// # Invariants
+///
+/// `start` and the `len` pages from there on lie in one area as [`KernelAddr`] describes it.
+pub(crate) struct KernelRange<'a> {
+    start: KernelAddr<'a>,
+    len: usize,
+}
+
+impl<'a> KernelRange<'a> {
+    /// Vouches for `len` pages from that at `start` on.
+    ///
+    /// # Safety
+    ///
+    /// They must lie in the area that `start` lies in.
+    pub(crate) unsafe fn new(start: KernelAddr<'a>, len: usize) -> Self {
+        // INVARIANT: The caller promises what the type asks for.
+        Self { start, len }
     }
 }
 
@@ -171,7 +197,11 @@ pub(crate) fn supported() -> Result {
 
 /// Returns the number of levels of this machine's page tables, 4 or 5.
 pub(crate) fn levels() -> usize {
-    arch::geometry().len()
+    if arch::five_levels() {
+        arch::FIVE.len()
+    } else {
+        arch::FOUR.len()
+    }
 }
 
 /// Walks the kernel's page tables for `addr` and records every entry passed.
@@ -181,7 +211,7 @@ pub(crate) fn levels() -> usize {
 pub(crate) fn walk<'a>(mm: &Mm, addr: KernelAddr<'a>) -> Walk<'a> {
     let mut steps = [None; MAX_LEVELS];
     let mut slots = steps.iter_mut();
-    let leaf = descend(mm, addr, |step| {
+    let leaf = descend(mm, addr, |step, _| {
         if let Some(slot) = slots.next() {
             *slot = Some(step);
         }
@@ -194,14 +224,126 @@ pub(crate) fn walk<'a>(mm: &Mm, addr: KernelAddr<'a>) -> Walk<'a> {
 /// `mm` is as for [`walk`].
 #[inline]
 pub(crate) fn leaf<'a>(mm: &Mm, addr: KernelAddr<'a>) -> Option<Leaf<'a>> {
-    descend(mm, addr, |_| ())
+    descend(mm, addr, |_, _| ())
+}
+
+/// Walks the kernel's page tables for the pages of `range`, in order.
+///
+/// The walk descends from the root once for each lowest table, not once for each page. It ends
+/// early at a hole. `mm` is as for [`walk`].
+#[inline]
+pub(crate) fn pages<'a>(mm: &'a Mm, range: KernelRange<'a>) -> Pages<'a> {
+    Pages {
+        mm,
+        range,
+        run: Run::default(),
+    }
+}
+
+/// An iterator over the pages of a range; see [`pages`].
+pub(crate) struct Pages<'a> {
+    mm: &'a Mm,
+    /// What the runs so far have not covered.
+    range: KernelRange<'a>,
+    run: Run,
+}
+
+/// Pages that can be had without another descent.
+///
+/// # Invariants
+///
+/// The pages lie in an area as [`KernelRange`] describes it. If there is a `table`, it points to
+/// `len` entries of one lowest table.
+#[derive(Default)]
+struct Run {
+    len: usize,
+    /// The next entry of the lowest table; [`None`] inside a leaf higher up.
+    table: Option<Table>,
+    /// The next frame of the leaf higher up.
+    pfn: usize,
+}
+
+impl<'a> Iterator for Pages<'a> {
+    type Item = BorrowedPage<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<BorrowedPage<'a>> {
+        if self.run.len == 0 {
+            self.run = self.descend()?;
+        }
+        // OVERFLOW: A new run is not empty.
+        self.run.len = self.run.len.wrapping_sub(1);
+        let pfn = if let Some(table) = &mut self.run.table {
+            // SAFETY: By the invariants of `Run` this is an entry of a table. For the rest see
+            // `descend`.
+            let entry = unsafe { table.as_ptr().read_volatile() };
+            // SAFETY: The entry after the last one of the table is just outside of it.
+            *table = unsafe { table.add(1) };
+            if !arch::flags(entry, Level::Pte).present {
+                return None;
+            }
+            arch::pfn(entry, PAGE_SHIFT as u32)
+        } else {
+            let pfn = self.run.pfn;
+            self.run.pfn = pfn.wrapping_add(1);
+            pfn
+        };
+        // SAFETY: By the invariants of `Run` this memory has a `struct page` that stays valid for
+        // `'a`.
+        Some(unsafe { BorrowedPage::from_raw(arch::pfn_to_page(pfn)) })
+    }
+}
+
+impl Pages<'_> {
+    /// Descends to the lowest table for the start of the range, or to a leaf above it. Takes what
+    /// can be had there out of the range, and returns it; [`None`] at the end or at a hole.
+    fn descend(&mut self) -> Option<Run> {
+        if self.range.len == 0 {
+            return None;
+        }
+        let start = self.range.start;
+        let mut last = None;
+        let leaf = descend(self.mm, start, |step, entry| last = Some((step, entry)))?;
+        let (step, entry) = last?;
+        let (len, table) = if step.level == Level::Pte {
+            (arch::ENTRIES.wrapping_sub(step.index), Some(entry))
+        } else {
+            let offset = offset_pages(start.addr, leaf.size);
+            ((leaf.size / PAGE_SIZE).wrapping_sub(offset), None)
+        };
+        let len = len.min(self.range.len);
+        // INVARIANT: The rest of the range.
+        self.range.start.addr = start.addr.wrapping_add(len.wrapping_mul(PAGE_SIZE));
+        self.range.len = self.range.len.wrapping_sub(len);
+        // INVARIANT: The first `len` pages of the range, and as many entries of its table or less.
+        Some(Run {
+            len,
+            table,
+            pfn: leaf.pfn,
+        })
+    }
 }
 
 #[inline(always)]
-fn descend<'a>(mm: &Mm, addr: KernelAddr<'a>, mut visit: impl FnMut(Step)) -> Option<Leaf<'a>> {
+fn descend<'a>(mm: &Mm, addr: KernelAddr<'a>, visit: impl FnMut(Step, Table)) -> Option<Leaf<'a>> {
+    // Two copies of the loop, so that levels and shifts are constants in each.
+    if arch::five_levels() {
+        descend_through(&arch::FIVE, mm, addr, visit)
+    } else {
+        descend_through(&arch::FOUR, mm, addr, visit)
+    }
+}
+
+#[inline(always)]
+fn descend_through<'a, const N: usize>(
+    geometry: &[(Level, u32); N],
+    mm: &Mm,
+    addr: KernelAddr<'a>,
+    mut visit: impl FnMut(Step, Table),
+) -> Option<Leaf<'a>> {
     let addr = addr.addr;
     let mut table = arch::root(mm);
-    for &(level, shift) in arch::geometry() {
+    for &(level, shift) in geometry {
         let index = arch::index(addr, shift);
         // SAFETY:
         // - `table` is the root or was read from a present entry that is not a leaf, so it points
@@ -209,13 +351,17 @@ fn descend<'a>(mm: &Mm, addr: KernelAddr<'a>, mut visit: impl FnMut(Step)) -> Op
         // - The tables above a `KernelAddr` are not freed during its lifetime, and the kernel only
         //   ever writes an entry as a whole word.
         // - The read is volatile: other CPUs may set bits in the entry at any time.
-        let entry = unsafe { table.as_ptr().add(index).read_volatile() };
+        let (slot, entry) = unsafe {
+            let slot = table.add(index);
+            (slot, slot.as_ptr().read_volatile())
+        };
         let flags = arch::flags(entry, level);
-        visit(Step {
+        let step = Step {
             level,
             index,
             flags,
-        });
+        };
+        visit(step, slot);
         if !flags.present {
             return None;
         }
@@ -236,7 +382,7 @@ fn descend<'a>(mm: &Mm, addr: KernelAddr<'a>, mut visit: impl FnMut(Step)) -> Op
 
 /// Returns by how many pages `addr` lies behind the start of its leaf of `size` bytes.
 const fn offset_pages(addr: usize, size: usize) -> usize {
-    (addr & size.wrapping_sub(1)) / kernel::page::PAGE_SIZE
+    (addr & size.wrapping_sub(1)) / PAGE_SIZE
 }
 
 /// A table of one level: its first entry.

@@ -29,7 +29,7 @@ const PGDIR_SHIFT_4: u32 = 39;
 const PGDIR_SHIFT_5: u32 = 48;
 
 /// Entries in a table of any level.
-const ENTRIES: usize = 512;
+pub(super) const ENTRIES: usize = 512;
 
 /// `X86_FEATURE_XENPV` of [`cpufeatures.h`](srctree/arch/x86/include/asm/cpufeatures.h): 8*32 + 16.
 const XENPV_WORD: usize = 8;
@@ -49,8 +49,12 @@ const PTE: (Level, u32) = (Level::Pte, PAGE_SHIFT as u32);
 const PMD: (Level, u32) = (Level::Pmd, PMD_SHIFT);
 const PUD: (Level, u32) = (Level::Pud, PUD_SHIFT);
 
-const FOUR: [(Level, u32); 4] = [(Level::Pgd, PGDIR_SHIFT_4), PUD, PMD, PTE];
-const FIVE: [(Level, u32); 5] = [
+/// The levels of page tables that have four, from the root, each with the shift that takes an
+/// address to its index there.
+pub(super) const FOUR: [(Level, u32); 4] = [(Level::Pgd, PGDIR_SHIFT_4), PUD, PMD, PTE];
+
+/// The same of page tables that have five.
+pub(super) const FIVE: [(Level, u32); 5] = [
     (Level::Pgd, PGDIR_SHIFT_5),
     (Level::P4d, P4D_SHIFT),
     PUD,
@@ -68,16 +72,11 @@ pub(super) fn supported() -> Result {
     Ok(())
 }
 
-/// Returns the levels of this machine's page tables from the root, each with the shift that takes
-/// an address to its index there.
+/// Returns whether this machine's page tables have five levels.
 #[inline]
-pub(super) fn geometry() -> &'static [(Level, u32)] {
+pub(super) fn five_levels() -> bool {
     // SAFETY: `pgdir_shift` is set early in boot and constant ever after.
-    if unsafe { bindings::pgdir_shift } == PGDIR_SHIFT_5 {
-        &FIVE
-    } else {
-        &FOUR
-    }
+    unsafe { bindings::pgdir_shift == PGDIR_SHIFT_5 }
 }
 
 /// Returns the index of `addr` in its table at the level with `shift`, below [`ENTRIES`].
