@@ -23,12 +23,16 @@ use abstractions::{
         Registration, //
     },
     debugfs,
+    folio::Folio,
+    inode::PrivateInode,
     ioctl,
     mmap::{
         VmAreaDesc,
         VmFault,
         VmFaultOutcome,
-        VmOperations, //
+        VmOperations,
+        HPAGE_PAGES,
+        PTRS_PER_PTE, //
     },
     page_table,
     percpu::PerCpuCounters,
@@ -104,6 +108,10 @@ module! {
             default: 65536,
             description: "Bytes that one fault maps at most, a power of two, 4096 to 2097152; default 65536",
         },
+        huge: i64 {
+            default: 0,
+            description: "Memory: 1 for large folios, mapped by huge entries where possible, 0 for single pages; default 0",
+        },
         mode: i64 {
             default: 0o600,
             description: "Permission bits of /dev/mapdrvN, 0 to 0777; default 0600",
@@ -156,7 +164,12 @@ struct DeviceFile {
 
 impl Device {
     fn new(minor: u32, params: &Params) -> Result<Arc<Self>> {
-        let mut buffer = Buffer::new(params.size.div_ceil(PAGE_SIZE))?;
+        let pages = params.size.div_ceil(PAGE_SIZE);
+        let mut buffer = if params.huge {
+            Buffer::new_huge(pages)?
+        } else {
+            Buffer::new(pages)?
+        };
         if params.fill {
             Self::fill(&mut buffer, uapi::seed(minor))?;
             buffer.zero_from(params.size);
@@ -177,6 +190,11 @@ impl Device {
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// Returns whether the buffer is made of large folios.
+    fn huge(&self) -> bool {
+        self.buffer.inode().is_some()
     }
 
     /// Fills a buffer with the published pattern.
@@ -213,7 +231,11 @@ impl Device {
             size: self.size as u64,
             pages: self.buffer.pages() as u64,
             page_size: PAGE_SIZE as u32,
-            mode: uapi::MODE_VMALLOC,
+            mode: if self.huge() {
+                uapi::MODE_HUGE
+            } else {
+                uapi::MODE_VMALLOC
+            },
             seed: uapi::seed(self.minor),
             generation: self.generation.load(Acquire),
             fault_around: self.window.wrapping_mul(PAGE_SIZE) as u64,
@@ -357,6 +379,10 @@ impl FileOperations for Device {
         self.mode
     }
 
+    fn inode(&self) -> Option<&PrivateInode> {
+        self.buffer.inode()
+    }
+
     fn open(&self) -> Result<DeviceFile> {
         let file = DeviceFile {
             seen: Atomic::new(self.generation.load(Acquire)),
@@ -428,12 +454,15 @@ impl FileOperations for Device {
         }
         let device = file.device();
         match _IOC_NR(cmd) {
-            uapi::IOC_NR_INFO => ioctl::exchange(cmd, arg, |[flags, _]: IoctlInput| {
-                check_flags(flags)?;
+            uapi::IOC_NR_INFO => {
                 let info = device.info();
-                file.seen.store(info.generation, Relaxed);
-                Ok(info.to_words())
-            }),
+                ioctl::exchange(cmd, arg, |[flags, _]: IoctlInput| {
+                    check_flags(flags)?;
+                    Ok(info.to_words())
+                })
+                // Only now has the caller been told.
+                .inspect(|()| file.seen.store(info.generation, Relaxed))
+            }
             uapi::IOC_NR_WALK => ioctl::exchange(cmd, arg, |[flags, offset]: IoctlInput| {
                 check_flags(flags)?;
                 let privileged = capability::file_has_sys_admin(raw);
@@ -509,6 +538,37 @@ impl VmOperations for OpenFile<Device> {
         self.count(count::FAULTS, 1);
         self.count(count::PAGES, 1);
         vmf.map_page(&leaf.page())
+    }
+
+    fn map_pages(&self, vmf: &VmFault) -> bool {
+        let mapped = self.device().huge() && vmf.map_inode_pages(vmf.around(PTRS_PER_PTE));
+        self.count(count::FAULTS, mapped.into());
+        mapped
+    }
+
+    fn huge_fault(&self, vmf: &VmFault) -> VmFaultOutcome {
+        let device = self.device();
+        // What is not for a huge entry, or has one that will not do, is done by small ones.
+        if !device.huge() || vmf.is_cow() || vmf.has_pmd() {
+            return VmFaultOutcome::FALLBACK;
+        }
+        let Some(around) = vmf.huge_around(HUGE_WINDOW) else {
+            return VmFaultOutcome::FALLBACK;
+        };
+        for pgoff in around.step_by(HPAGE_PAGES) {
+            let leaf = device
+                .buffer
+                .addr(pgoff)
+                .and_then(|addr| page_table::leaf(vmf.mm(), addr));
+            if leaf.is_some_and(|leaf| vmf.insert_huge(pgoff, Folio::of(&leaf.page()))) {
+                self.count(count::PAGES, HPAGE_PAGES as i64);
+            }
+        }
+        if !vmf.has_pmd() {
+            return VmFaultOutcome::FALLBACK;
+        }
+        self.count(count::FAULTS, 1);
+        VmFaultOutcome::NOPAGE
     }
 }
 
@@ -637,6 +697,9 @@ impl Drop for MapDriver {
     }
 }
 
+/// How many huge pages one fault maps at most.
+const HUGE_WINDOW: usize = 64;
+
 /// Largest size of a device: what fits a file position, and whole pages.
 const MAX_SIZE: i64 = (isize::MAX as usize & !(PAGE_SIZE - 1)) as i64;
 
@@ -646,6 +709,7 @@ struct Params {
     size: usize,
     fill: bool,
     window: usize,
+    huge: bool,
     mode: u16,
 }
 
@@ -668,6 +732,7 @@ impl Params {
             PAGE..=2 << 20,
             decimal,
         )?;
+        let huge = param(c"huge", &given::huge, 0..=1, decimal)?;
         let mode = param(c"mode", &given::mode, 0..=0o777, Octal)?;
         if !around.is_power_of_two() {
             pr_err!(
@@ -680,7 +745,9 @@ impl Params {
             devices,
             size,
             fill: fill == 1,
-            window: around / PAGE_SIZE,
+            // Folios are mapped by the core, as a whole.
+            window: if huge == 1 { 1 } else { around / PAGE_SIZE },
+            huge: huge == 1,
             mode: mode as u16,
         })
     }
@@ -746,6 +813,10 @@ fn report(registration: &Registration<Device>) {
         first.buffer.pages(),
         PAGE_SIZE
     );
+    for (order, count) in first.buffer.folios() {
+        let size = PAGE_SIZE << order;
+        pr_info!("mapdrv0: {count} folios of {size} bytes\n");
+    }
     let end = first.walk(0, false).ok().and_then(|walk| {
         let last = walk.nr_levels.checked_sub(1)? as usize;
         walk.levels.get(last).map(|level| level.name)

@@ -7,17 +7,27 @@
 //!
 //! C header: [`include/linux/vmalloc.h`](srctree/include/linux/vmalloc.h)
 
-use super::page_table::{
-    KernelAddr,
-    KernelRange, //
+use super::{
+    folio::OwnedFolio,
+    inode::PrivateInode,
+    page_table::{
+        KernelAddr,
+        KernelRange, //
+    }, //
 };
 use core::{
     ops::Range,
     ptr::NonNull, //
 };
 use kernel::{
+    alloc::flags::__GFP_NOWARN,
     bindings,
-    ffi::c_void,
+    ffi::{
+        c_int,
+        c_uint,
+        c_void, //
+    },
+    fs::file::Offset,
     iov::{
         IovIterDest,
         IovIterSource, //
@@ -34,6 +44,8 @@ extern "C" {
     fn __vmalloc_noprof(size: usize, gfp_mask: bindings::gfp_t) -> *mut c_void;
     // Only the `kernel` crate's allocator has this one, through `vrealloc()`.
     fn vfree(addr: *const c_void);
+    fn vm_map_ram(pages: *const *mut c_void, count: c_uint, node: c_int) -> *mut c_void;
+    fn vm_unmap_ram(mem: *const c_void, count: c_uint);
 }
 
 /// No OOM killer, no warning in the log: the size is the user's choice, and so is the failure.
@@ -45,16 +57,34 @@ const GFP: bindings::gfp_t = bindings::GFP_KERNEL
     | bindings::__GFP_NOWARN
     | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
 
-/// A vmalloc'ed buffer of whole pages.
+/// For folios that something smaller can stand in for: no long search.
+const GFP_TRY: bindings::gfp_t = bindings::GFP_KERNEL
+    | bindings::__GFP_ZERO
+    | bindings::__GFP_NOWARN
+    | 1 << bindings::___GFP_NORETRY_BIT;
+
+/// The orders of folios that a buffer is made of, from the best down.
+const ORDERS: [u32; 5] = [bindings::PMD_ORDER, 8, 6, 4, 0];
+
+/// A buffer of whole pages that lie one after the other in the kernel's virtual memory.
 ///
 /// # Invariants
 ///
-/// - `addr` is the page-aligned start of a vmalloc area of `pages` pages that `self` owns, all of
-///   it initialised.
+/// - `addr` is the page-aligned start of an area of `pages` pages in the vmalloc range, which is
+///   mapped to what `memory` owns, all of it initialised.
 /// - `pages` is not zero, and `pages` pages are at most `isize::MAX` bytes.
 pub(crate) struct Buffer {
     addr: NonNull<u8>,
     pages: usize,
+    memory: Memory,
+}
+
+/// What a [`Buffer`] is made of.
+enum Memory {
+    /// Pages that vmalloc has found, and keeps account of.
+    Vmalloc,
+    /// The folios of an inode.
+    Folios(PrivateInode),
 }
 
 // SAFETY: The memory belongs to no thread.
@@ -71,6 +101,67 @@ impl Buffer {
     /// `EINVAL` if `pages` is zero. `ENOMEM` if that is more than the machine has available; neither
     /// the OOM killer nor a warning says so as well.
     pub(crate) fn new(pages: usize) -> Result<Self> {
+        let size = Self::check(pages)?;
+        // SAFETY: Just an FFI call, from a context that may sleep.
+        let addr = unsafe { __vmalloc_noprof(size, GFP) };
+        // INVARIANT: vmalloc returns page-aligned memory; `__GFP_ZERO` has initialised it; `size`
+        // has been checked above.
+        Ok(Self {
+            addr: NonNull::new(addr.cast()).ok_or(ENOMEM)?,
+            pages,
+            memory: Memory::Vmalloc,
+        })
+    }
+
+    /// Allocates a zeroed buffer of `pages` pages, in folios as large as can be had. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    pub(crate) fn new_huge(pages: usize) -> Result<Self> {
+        let size = Self::check(pages)?;
+        let mut inode = PrivateInode::new(size as Offset)?;
+        let mut array = KVVec::with_capacity(pages, GFP_KERNEL | __GFP_NOWARN)?;
+        while array.len() < pages {
+            let pgoff = array.len();
+            let folio = ORDERS
+                .into_iter()
+                .filter(|order| {
+                    let nr = 1usize << order;
+                    pgoff % nr == 0 && nr <= pages.wrapping_sub(pgoff)
+                })
+                .find_map(|order| {
+                    let gfp = if order == 0 { GFP } else { GFP_TRY };
+                    OwnedFolio::alloc(order, gfp)
+                })
+                .ok_or(ENOMEM)?;
+            for n in 0..1usize << folio.order() {
+                array.push(folio.page(n), GFP_KERNEL | __GFP_NOWARN)?;
+            }
+            inode.add(folio, pgoff)?;
+            if current!().signal_pending() {
+                return Err(EINTR);
+            }
+        }
+        // SAFETY: The array holds pointers to as many pages, which are allocated.
+        let addr = unsafe {
+            vm_map_ram(
+                array.as_ptr().cast(),
+                c_uint::try_from(pages)?,
+                bindings::NUMA_NO_NODE,
+            )
+        };
+        // INVARIANT: The area is mapped to the folios; `__GFP_ZERO` has initialised them; `size` has
+        // been checked above.
+        Ok(Self {
+            addr: NonNull::new(addr.cast()).ok_or(ENOMEM)?,
+            pages,
+            memory: Memory::Folios(inode),
+        })
+    }
+
+    /// Returns the size in bytes of `pages` pages, if a buffer of so many can be.
+    fn check(pages: usize) -> Result<usize> {
         if pages == 0 {
             return Err(EINVAL);
         }
@@ -81,18 +172,28 @@ impl Buffer {
         if usize::try_from(available).map_or(true, |available| pages > available) {
             return Err(ENOMEM);
         }
-        let size = pages
+        pages
             .checked_mul(PAGE_SIZE)
             .filter(|&size| isize::try_from(size).is_ok())
-            .ok_or(ENOMEM)?;
-        // SAFETY: Just an FFI call, from a context that may sleep.
-        let addr = unsafe { __vmalloc_noprof(size, GFP) };
-        // INVARIANT: vmalloc returns page-aligned memory; `__GFP_ZERO` has initialised it; `size`
-        // has been checked above.
-        Ok(Self {
-            addr: NonNull::new(addr.cast()).ok_or(ENOMEM)?,
-            pages,
-        })
+            .ok_or(ENOMEM)
+    }
+
+    /// Returns the inode that the folios belong to; [`None`] if the buffer is not made of folios.
+    pub(crate) fn inode(&self) -> Option<&PrivateInode> {
+        match &self.memory {
+            Memory::Vmalloc => None,
+            Memory::Folios(inode) => Some(inode),
+        }
+    }
+
+    /// Returns how many folios there are of each order that there are any of, from the largest.
+    pub(crate) fn folios(&self) -> impl Iterator<Item = (u32, usize)> + '_ {
+        let folios = self.inode().map_or(&[][..], PrivateInode::folios);
+        let count = |order| folios.iter().filter(|folio| folio.order() == order).count();
+        ORDERS
+            .into_iter()
+            .map(move |order| (order, count(order)))
+            .filter(|&(_, count)| count > 0)
     }
 
     /// Returns the number of pages.
@@ -193,10 +294,15 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        let addr = self.addr.as_ptr().cast();
         // Pages that somebody still holds a reference to, say for direct I/O in flight, outlive
-        // this call: it only drops the buffer's own reference to each.
-        //
-        // SAFETY: By the type invariants `self` owns the area.
-        unsafe { vfree(self.addr.as_ptr().cast()) };
+        // the buffer: this only drops its own reference to each.
+        match self.memory {
+            // SAFETY: By the type invariants the area is vmalloc's, and ours.
+            Memory::Vmalloc => unsafe { vfree(addr) },
+            // SAFETY: By the type invariants the area is ours; `new_huge` has mapped it so.
+            // CAST: `new_huge` has checked that the number fits.
+            Memory::Folios(..) => unsafe { vm_unmap_ram(addr, self.pages as c_uint) },
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 use super::{
+    inode::PrivateInode,
     mmap::VmAreaDesc,
     sysfs, //
 };
@@ -126,6 +127,9 @@ pub(crate) trait FileOperations: sysfs::Attributes + Send {
 
     /// Returns the permission bits of the device's node in `/dev`. Constant.
     fn mode(&self) -> u16;
+
+    /// Returns the inode that the files' mappings are to belong to, if not the node's own. Constant.
+    fn inode(&self) -> Option<&PrivateInode>;
 
     /// Opens a file.
     ///
@@ -506,6 +510,11 @@ impl<T: FileOperations> FileOperationsVTable<T> {
                 },
                 GFP_KERNEL,
             )?;
+            if let Some(inode) = device.inode() {
+                // SAFETY: A file that is being opened is the driver's to set up. The inode lives as
+                // long as the device.
+                unsafe { (*file).f_mapping = inode.mapping() };
+            }
             // SAFETY: The private data of a file that is being opened is the driver's to set.
             unsafe { (*file).private_data = open.into_foreign() };
             Ok(0)
@@ -656,6 +665,12 @@ impl<T: FileOperations> FileOperationsVTable<T> {
         },
         mmap_prepare: if T::HAS_MMAP_PREPARE {
             Some(Self::mmap_prepare)
+        } else {
+            None
+        },
+        get_unmapped_area: if T::HAS_MMAP_PREPARE {
+            // Aligns large mappings as the file is aligned, so that both can have huge entries.
+            Some(bindings::thp_get_unmapped_area)
         } else {
             None
         },

@@ -10,6 +10,7 @@
 //!
 //! Reference: `Documentation/filesystems/mmap_prepare.rst`
 
+use super::folio::Folio;
 use core::{
     marker::PhantomData,
     mem::MaybeUninit,
@@ -20,6 +21,7 @@ use core::{
 };
 use kernel::{
     bindings,
+    error::VTABLE_DEFAULT_ERROR,
     ffi::{
         c_int,
         c_uint,
@@ -41,15 +43,16 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
-    types::Opaque,
+    types::Opaque, //
 };
 
+/// Pages in a huge page, one that an entry of the second-lowest level maps.
+pub(crate) const HPAGE_PAGES: usize = 1 << bindings::PMD_ORDER;
+const HPAGE_MASK: usize = HPAGE_PAGES - 1;
+const HPAGE_SIZE: usize = HPAGE_PAGES * PAGE_SIZE;
+
 /// Entries in a lowest page table: `PTRS_PER_PTE` on every architecture that this is built for.
-const PTRS_PER_PTE: usize = PAGE_SIZE / size_of::<u64>();
+pub(crate) const PTRS_PER_PTE: usize = PAGE_SIZE / size_of::<u64>();
 
 /// A mapping that is about to be made, of a file whose private data is a `P`.
 ///
@@ -171,14 +174,27 @@ pub(crate) trait VmOperations: Sized + Sync {
 
     /// A page of a mapping is missing. May sleep.
     fn fault(&self, vmf: &VmFault) -> VmFaultOutcome;
+
+    /// A page of a mapping is missing, and others may be mapped along with it if that does not take
+    /// long. Atomic context.
+    ///
+    /// Returns whether the missing page has been mapped. If not, [`Self::fault`] is next.
+    fn map_pages(&self, _vmf: &VmFault) -> bool {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// All of a huge page of a mapping is missing, or is not writable and should be. May sleep.
+    fn huge_fault(&self, _vmf: &VmFault) -> VmFaultOutcome {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 }
 
 /// A page fault, the kernel's `struct vm_fault`.
 ///
 /// # Invariants
 ///
-/// The wrapped `vm_fault` belongs to a running call of `vm_operations_struct::fault`, and its VMA
-/// is locked, at least for reading.
+/// The wrapped `vm_fault` belongs to a running call of `vm_operations_struct::fault`,
+/// `huge_fault` or `map_pages`, and its VMA is locked, at least for reading.
 #[repr(transparent)]
 pub(crate) struct VmFault {
     vmf: Opaque<bindings::vm_fault>,
@@ -327,20 +343,110 @@ impl VmFault {
 
     /// Answers the fault with `page`.
     ///
-    /// The user's page table gets a reference to it of its own.
+    /// The user's page table gets a reference to it of its own. If the page is part of a larger
+    /// folio, the core maps the rest of that along with it where it can.
     #[inline]
     pub(crate) fn map_page(&self, page: &Page) -> VmFaultOutcome {
-        let page = page.as_ptr();
-        // This is `get_page()`, which C has inline only.
-        //
-        // SAFETY: The page is borrowed, so somebody holds a reference to it. Its count is only ever
-        // accessed atomically.
-        let refcount = unsafe { Atomic::<i32>::from_ptr(&raw mut (*page)._refcount.counter) };
-        refcount.add(1, Relaxed);
+        Folio::of(page).get();
         // SAFETY: By the type invariants the structure is that of a running `fault` callback, whose
         // place for the answer this is.
-        unsafe { (*self.vmf.get()).page = page };
+        unsafe { (*self.vmf.get()).page = page.as_ptr() };
         VmFaultOutcome(0)
+    }
+
+    /// Maps the pages of the file's inode in `pgoffs`, which must lie in what [`Self::around`]
+    /// returns. For use in [`VmOperations::map_pages`].
+    ///
+    /// Returns whether the missing page is among those that have been mapped.
+    pub(crate) fn map_inode_pages(&self, pgoffs: Range<usize>) -> bool {
+        let around = self.around(PTRS_PER_PTE);
+        let (start, end) = (pgoffs.start.max(around.start), pgoffs.end.min(around.end));
+        if start >= end {
+            return false;
+        }
+        // SAFETY: By the type invariants this is the argument of a running fault callback. The range
+        // lies in the VMA and in one page table, as the C side expects.
+        let outcome =
+            unsafe { bindings::filemap_map_pages(self.vmf.get(), start, end.wrapping_sub(1)) };
+        outcome & bindings::vm_fault_reason_VM_FAULT_NOPAGE != 0
+    }
+
+    /// Returns which huge pages of the file could be mapped along with the missing one, as a range of
+    /// pages: those in the naturally aligned window of `window` huge pages, a power of two, as far as
+    /// the VMA and one table of huge entries reach.
+    ///
+    /// Returns [`None`] if the missing page itself cannot be mapped as part of a huge one, because
+    /// the VMA has not got all of that, or has it at an address that is not aligned as the file is.
+    pub(crate) fn huge_around(&self, window: usize) -> Option<Range<usize>> {
+        let page = self.address() >> PAGE_SHIFT;
+        let pgoff = self.pgoff();
+        let huge = page & !HPAGE_MASK;
+        let vma = self.vma();
+        let (start, end) = (vma.start() >> PAGE_SHIFT, vma.end() >> PAGE_SHIFT);
+        // The start and end of the VMA, in whole huge pages.
+        let (start, end) = (start.next_multiple_of(HPAGE_PAGES), end & !HPAGE_MASK);
+        if page & HPAGE_MASK != pgoff & HPAGE_MASK || huge < start || huge >= end {
+            return None;
+        }
+        // OVERFLOW: User addresses are far from the end of the address space.
+        let window = window.min(PTRS_PER_PTE).wrapping_mul(HPAGE_PAGES);
+        let first = page & !window.wrapping_sub(1);
+        let end = first.wrapping_add(window).min(end);
+        let first = first.max(start);
+        // OVERFLOW: As in `around`.
+        Some(
+            pgoff.wrapping_sub(page.wrapping_sub(first))
+                ..pgoff.wrapping_add(end.wrapping_sub(page)),
+        )
+    }
+
+    /// Returns whether there is an entry for the huge page with the missing page in it. It may point
+    /// to a table of small ones.
+    pub(crate) fn has_pmd(&self) -> bool {
+        // SAFETY: By the type invariants the structure is valid; during a huge fault it points to
+        // the entry. Others may change it at any time.
+        unsafe { (*self.vmf.get()).pmd.cast::<u64>().read_volatile() != 0 }
+    }
+
+    /// Maps a huge page: `folio`, as page `pgoff` of the file and those that follow it.
+    ///
+    /// What is mapped there already is left alone. Returns whether `folio` has been mapped by this
+    /// call; it has not if it is not of just the right size, if the range is not one that
+    /// [`Self::huge_around`] could return, or if somebody else was first.
+    pub(crate) fn insert_huge(&self, pgoff: usize, folio: &Folio) -> bool {
+        // SAFETY: By the type invariants the structure is valid.
+        let mut vmf = unsafe { *self.vmf.get() };
+        // How many huge pages away from the missing one.
+        let huge = self.pgoff() & !HPAGE_MASK;
+        // CAST: A difference of page offsets, of either sign.
+        let delta = pgoff.wrapping_sub(huge) as isize >> bindings::PMD_ORDER;
+        let index =
+            self.address() >> (PAGE_SHIFT as u32 + bindings::PMD_ORDER) & (PTRS_PER_PTE - 1);
+        let in_table = index
+            .checked_add_signed(delta)
+            .is_some_and(|index| index < PTRS_PER_PTE);
+        let offset = delta.wrapping_mul(HPAGE_SIZE as isize);
+        let addr = (self.address() & !(HPAGE_SIZE - 1)).wrapping_add_signed(offset);
+        let (start, end) = (self.vma().start(), self.vma().end());
+        let in_vma = addr >= start && addr <= end && end.wrapping_sub(addr) >= HPAGE_SIZE;
+        if !in_table || !in_vma || pgoff & HPAGE_MASK != 0 || folio.order() != bindings::PMD_ORDER {
+            return false;
+        }
+        vmf.__bindgen_anon_1.address = addr;
+        vmf.pmd = vmf.pmd.wrapping_offset(delta);
+        // SAFETY:
+        // - The entry is in the table that the fault's own is in, which is there as long as the VMA
+        //   is locked, and belongs to the address, which is in the VMA.
+        // - The folio is borrowed, and of the right order.
+        // - Not asking for write access keeps the core from expecting that an entry that is present
+        //   is ours; if the VMA is writable and shared, the new one is so as well.
+        unsafe {
+            if vmf.pmd.cast::<u64>().read_volatile() != 0 {
+                return false;
+            }
+            bindings::vmf_insert_folio_pmd(&mut vmf, folio.as_ptr(), false)
+                == bindings::vm_fault_reason_VM_FAULT_NOPAGE
+        }
     }
 }
 
@@ -418,18 +524,46 @@ impl<P: VmOperations> VmOperationsVTable<P> {
         P::fault(private, vmf).0
     }
 
-    /// Maps nothing around a fault. What counts is that the callback exists: without one, the core
-    /// gives up the VMA lock and takes every fault a second time under the mmap lock.
+    /// # Safety
+    ///
+    /// As for [`Self::fault`]; `order` says what entry of the page table `vmf` has found.
+    unsafe extern "C" fn huge_fault(
+        vmf: *mut bindings::vm_fault,
+        order: c_uint,
+    ) -> bindings::vm_fault_t {
+        if order != bindings::PMD_ORDER {
+            return VmFaultOutcome::FALLBACK.0;
+        }
+        // SAFETY: The caller promises what is asked for.
+        let private = unsafe { Self::private((*(*vmf).__bindgen_anon_1.vma).vm_private_data) };
+        // SAFETY: This is a running fault callback.
+        let vmf = unsafe { VmFault::from_raw(vmf) };
+        P::huge_fault(private, vmf).0
+    }
+
+    /// Without this callback, the core gives up the VMA lock and takes every fault a second time under
+    /// the mmap lock. So there is one, even if `P` has none.
     ///
     /// # Safety
     ///
-    /// None; it does not use its arguments.
+    /// As for [`Self::fault`].
     unsafe extern "C" fn map_pages(
-        _vmf: *mut bindings::vm_fault,
+        vmf: *mut bindings::vm_fault,
         _start_pgoff: c_ulong,
         _end_pgoff: c_ulong,
     ) -> bindings::vm_fault_t {
-        0
+        if !P::HAS_MAP_PAGES {
+            return 0;
+        }
+        // SAFETY: The caller promises what is asked for.
+        let private = unsafe { Self::private((*(*vmf).__bindgen_anon_1.vma).vm_private_data) };
+        // SAFETY: This is a running fault callback.
+        let vmf = unsafe { VmFault::from_raw(vmf) };
+        if P::map_pages(private, vmf) {
+            VmFaultOutcome::NOPAGE.0
+        } else {
+            0
+        }
     }
 
     const VTABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
@@ -445,6 +579,11 @@ impl<P: VmOperations> VmOperationsVTable<P> {
             None
         },
         fault: Some(Self::fault),
+        huge_fault: if P::HAS_HUGE_FAULT {
+            Some(Self::huge_fault)
+        } else {
+            None
+        },
         map_pages: Some(Self::map_pages),
         ..pin_init::zeroed()
     };

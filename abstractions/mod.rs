@@ -11,6 +11,8 @@ pub(crate) mod buffer;
 pub(crate) mod capability;
 pub(crate) mod chrdev;
 pub(crate) mod debugfs;
+pub(crate) mod folio;
+pub(crate) mod inode;
 pub(crate) mod ioctl;
 pub(crate) mod mmap;
 pub(crate) mod page_table;
