@@ -541,9 +541,11 @@ impl VmOperations for OpenFile<Device> {
     }
 
     fn map_pages(&self, vmf: &VmFault) -> bool {
-        let mapped = self.device().huge() && vmf.map_inode_pages(vmf.around(PTRS_PER_PTE));
-        self.count(count::FAULTS, mapped.into());
-        mapped
+        if !self.device().huge() || !vmf.map_inode_pages(vmf.around(PTRS_PER_PTE)) {
+            return false;
+        }
+        self.count(count::FAULTS, 1);
+        true
     }
 
     fn huge_fault(&self, vmf: &VmFault) -> VmFaultOutcome {

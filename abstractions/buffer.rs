@@ -8,6 +8,7 @@
 //! C header: [`include/linux/vmalloc.h`](srctree/include/linux/vmalloc.h)
 
 use super::{
+    arithmetic::clip,
     folio::OwnedFolio,
     inode::PrivateInode,
     page_table::{
@@ -284,10 +285,7 @@ impl Buffer {
 
     /// Clips `len` bytes at `offset` to the buffer.
     fn range(&self, offset: usize, len: usize) -> (*mut u8, usize) {
-        let size = self.pages.wrapping_mul(PAGE_SIZE);
-        let offset = offset.min(size);
-        // OVERFLOW: `offset` is at most `size`.
-        let len = len.min(size.wrapping_sub(offset));
+        let (offset, len) = clip(offset, len, self.pages.wrapping_mul(PAGE_SIZE));
         (self.addr.as_ptr().wrapping_add(offset), len)
     }
 }

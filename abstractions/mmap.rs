@@ -10,7 +10,10 @@
 //!
 //! Reference: `Documentation/filesystems/mmap_prepare.rst`
 
-use super::folio::Folio;
+use super::{
+    arithmetic,
+    folio::Folio, //
+};
 use core::{
     marker::PhantomData,
     mem::MaybeUninit,
@@ -242,16 +245,12 @@ impl VmFault {
     #[inline]
     pub(crate) fn around(&self, window: usize) -> Range<usize> {
         let page = self.address() >> PAGE_SHIFT;
-        let window = window.min(PTRS_PER_PTE);
-        let first = page & !window.wrapping_sub(1);
-        // OVERFLOW: A user address is far from the end of the address space.
-        let end = first
-            .wrapping_add(window)
-            .min(self.vma().end() >> PAGE_SHIFT);
-        let first = first.max(self.vma().start() >> PAGE_SHIFT);
-        let pgoff = self.pgoff();
-        // OVERFLOW: `pgoff` belongs to `page`, and the VMA has pages on both sides of it.
-        pgoff.wrapping_sub(page.wrapping_sub(first))..pgoff.wrapping_add(end.wrapping_sub(page))
+        arithmetic::window(
+            page,
+            self.pgoff(),
+            window.min(PTRS_PER_PTE),
+            self.vma_pages(),
+        )
     }
 
     /// Maps `pages`, the first of which is page `first` of the file, and which should lie in what
@@ -326,6 +325,13 @@ impl VmFault {
         unsafe { (*self.vmf.get()).__bindgen_anon_1.address }
     }
 
+    /// Returns the bounds of the VMA that the fault is in, as page numbers.
+    #[inline]
+    fn vma_pages(&self) -> Range<usize> {
+        let vma = self.vma();
+        vma.start() >> PAGE_SHIFT..vma.end() >> PAGE_SHIFT
+    }
+
     /// Returns the VMA that the fault is in.
     #[inline]
     fn vma(&self) -> &VmaRef {
@@ -379,25 +385,8 @@ impl VmFault {
     /// the VMA has not got all of that, or has it at an address that is not aligned as the file is.
     pub(crate) fn huge_around(&self, window: usize) -> Option<Range<usize>> {
         let page = self.address() >> PAGE_SHIFT;
-        let pgoff = self.pgoff();
-        let huge = page & !HPAGE_MASK;
-        let vma = self.vma();
-        let (start, end) = (vma.start() >> PAGE_SHIFT, vma.end() >> PAGE_SHIFT);
-        // The start and end of the VMA, in whole huge pages.
-        let (start, end) = (start.next_multiple_of(HPAGE_PAGES), end & !HPAGE_MASK);
-        if page & HPAGE_MASK != pgoff & HPAGE_MASK || huge < start || huge >= end {
-            return None;
-        }
-        // OVERFLOW: User addresses are far from the end of the address space.
-        let window = window.min(PTRS_PER_PTE).wrapping_mul(HPAGE_PAGES);
-        let first = page & !window.wrapping_sub(1);
-        let end = first.wrapping_add(window).min(end);
-        let first = first.max(start);
-        // OVERFLOW: As in `around`.
-        Some(
-            pgoff.wrapping_sub(page.wrapping_sub(first))
-                ..pgoff.wrapping_add(end.wrapping_sub(page)),
-        )
+        let window = window.min(PTRS_PER_PTE);
+        arithmetic::huge_window(page, self.pgoff(), HPAGE_PAGES, window, self.vma_pages())
     }
 
     /// Returns whether there is an entry for the huge page with the missing page in it. It may point

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+mod arithmetic;
 pub(crate) mod buffer;
 pub(crate) mod capability;
 pub(crate) mod chrdev;

@@ -12,6 +12,7 @@
 //! C headers: [`include/linux/pgtable.h`](srctree/include/linux/pgtable.h),
 //! [`mm/vmalloc.c`](srctree/mm/vmalloc.c)
 
+use super::arithmetic::leaf_offset;
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
@@ -308,7 +309,7 @@ impl Pages<'_> {
         let (len, table) = if step.level == Level::Pte {
             (arch::ENTRIES.wrapping_sub(step.index), Some(entry))
         } else {
-            let offset = offset_pages(start.addr, leaf.size);
+            let offset = leaf_offset(start.addr, leaf.size, PAGE_SIZE);
             ((leaf.size / PAGE_SIZE).wrapping_sub(offset), None)
         };
         let len = len.min(self.range.len);
@@ -368,7 +369,7 @@ fn descend_through<'a, const N: usize>(
         if flags.leaf {
             let size = 1usize.wrapping_shl(shift);
             return Some(Leaf {
-                pfn: arch::pfn(entry, shift).wrapping_add(offset_pages(addr, size)),
+                pfn: arch::pfn(entry, shift).wrapping_add(leaf_offset(addr, size, PAGE_SIZE)),
                 size,
                 _area: PhantomData,
             });
@@ -378,11 +379,6 @@ fn descend_through<'a, const N: usize>(
         table = unsafe { arch::table(entry) };
     }
     None
-}
-
-/// Returns by how many pages `addr` lies behind the start of its leaf of `size` bytes.
-const fn offset_pages(addr: usize, size: usize) -> usize {
-    (addr & size.wrapping_sub(1)) / PAGE_SIZE
 }
 
 /// A table of one level: its first entry.
