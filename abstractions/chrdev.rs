@@ -304,8 +304,15 @@ impl Class {
         mode: *mut bindings::umode_t,
     ) -> *mut c_char {
         if !mode.is_null() {
+            // devtmpfs takes zero for no answer; with the type of the node it is one.
+            //
+            // CAST: All bits of a mode fit.
+            //
             // SAFETY: The caller promises that all three pointers are valid.
-            unsafe { *mode = (*(*dev).driver_data.cast::<Arc<T>>()).mode() };
+            unsafe {
+                let bits = (*(*dev).driver_data.cast::<Arc<T>>()).mode();
+                *mode = bindings::S_IFCHR as bindings::umode_t | bits;
+            }
         }
         ptr::null_mut()
     }
