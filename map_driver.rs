@@ -831,3 +831,28 @@ fn report(registration: &Registration<Device>) {
         );
     }
 }
+
+#[kunit_tests(map_driver_pattern)]
+mod tests {
+    use super::uapi;
+
+    #[test]
+    fn words_are_splitmix64() {
+        // The first outputs of the published generator, started at 0.
+        assert_eq!(uapi::word(0, 0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(uapi::word(0, 1), 0x6e78_9e6a_a1b9_65f4);
+    }
+
+    #[test]
+    fn a_header_says_which_page_it_is_on() {
+        let words = uapi::PageHeader::new(7, 9, 4096, 5).to_words();
+        assert_eq!(words[0].to_ne_bytes(), *b"Hello fr");
+        assert_eq!(words[11], uapi::MAGIC);
+        assert_eq!(words[13..], [7, 9, 5]);
+    }
+
+    #[test]
+    fn minors_have_seeds_of_their_own() {
+        assert_ne!(uapi::seed(0), uapi::seed(1));
+    }
+}

@@ -7,6 +7,13 @@
 
 use core::ops::Range;
 
+/// Returns the index of `addr` in a table of `entries` entries, each of which stands for `1 << shift`
+/// bytes. `entries` is a power of two, and `shift` below the number of bits of an address.
+#[inline]
+pub(crate) const fn table_index(addr: usize, shift: u32, entries: usize) -> usize {
+    addr.wrapping_shr(shift) & entries.wrapping_sub(1)
+}
+
 /// Returns by how many pages of `page_size` bytes `addr` lies behind the start of the naturally
 /// aligned leaf of `size` bytes that holds it. Sizes are powers of two.
 #[inline]
@@ -62,6 +69,17 @@ pub(crate) fn huge_window(
 #[cfg_attr(not(test), kernel::prelude::kunit_tests(map_driver_arithmetic))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_index_has_the_bits_above_the_shift() {
+        let addr = 0xffff_c912_3456_789a;
+        assert_eq!(table_index(addr, 12, 512), 0x167 & 0x1ff);
+        assert_eq!(table_index(addr, 21, 512), 0x1a2 & 0x1ff);
+        assert_eq!(table_index(addr, 30, 512), 0x48);
+        assert_eq!(table_index(addr, 39, 512), 0x192);
+        assert_eq!(table_index(usize::MAX, 48, 512), 511);
+        assert_eq!(table_index(0, 12, 512), 0);
+    }
 
     #[test]
     fn a_leaf_offset_is_in_pages_and_below_the_leaf() {

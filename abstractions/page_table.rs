@@ -12,7 +12,10 @@
 //! C headers: [`include/linux/pgtable.h`](srctree/include/linux/pgtable.h),
 //! [`mm/vmalloc.c`](srctree/mm/vmalloc.c)
 
-use super::arithmetic::leaf_offset;
+use super::arithmetic::{
+    leaf_offset,
+    table_index, //
+};
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
@@ -345,10 +348,10 @@ fn descend_through<'a, const N: usize>(
     let addr = addr.addr;
     let mut table = arch::root(mm);
     for &(level, shift) in geometry {
-        let index = arch::index(addr, shift);
+        let index = table_index(addr, shift, arch::ENTRIES);
         // SAFETY:
         // - `table` is the root or was read from a present entry that is not a leaf, so it points
-        //   to a table of `arch::ENTRIES` entries, and `arch::index` is below that.
+        //   to a table of `arch::ENTRIES` entries, and an index is below that.
         // - The tables above a `KernelAddr` are not freed during its lifetime, and the kernel only
         //   ever writes an entry as a whole word.
         // - The read is volatile: other CPUs may set bits in the entry at any time.

@@ -79,12 +79,6 @@ pub(super) fn five_levels() -> bool {
     unsafe { bindings::pgdir_shift == PGDIR_SHIFT_5 }
 }
 
-/// Returns the index of `addr` in its table at the level with `shift`, below [`ENTRIES`].
-#[inline]
-pub(super) const fn index(addr: usize, shift: u32) -> usize {
-    addr.wrapping_shr(shift) & (ENTRIES - 1)
-}
-
 /// Returns the root of `mm`'s page tables. Its kernel half is every `mm`'s, because the top-level
 /// entries of the vmalloc area are allocated at boot and copied to each new one.
 #[inline]
