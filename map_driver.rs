@@ -305,10 +305,18 @@ impl Device {
         Ok(answer)
     }
 
+    /// Traces a fault, if that is wanted. Any context.
+    #[inline(always)]
+    fn trace(&self, vmf: &VmFault) {
+        if static_key::is_wanted() {
+            self.print_walk(vmf);
+        }
+    }
+
     /// Prints which way the walk for a fault goes. Neither the indices nor the frame number: they
     /// would tell where the kernel's memory is.
     #[cold]
-    fn trace(&self, vmf: &VmFault) {
+    fn print_walk(&self, vmf: &VmFault) {
         if !self.tracing.load(Relaxed) || !printk_ratelimit(c"map_driver") {
             return;
         }
@@ -319,10 +327,14 @@ impl Device {
             pr_info!("mapdrv{minor}: {access} fault in page {pgoff}: no such page\n");
             return;
         };
+        let offset = pgoff.wrapping_mul(PAGE_SIZE);
         let walk = page_table::walk(vmf.mm(), addr);
         let names = Names(&walk);
         let size = walk.leaf().map_or(0, |leaf| leaf.size());
-        pr_info!("mapdrv{minor}: {access} fault in page {pgoff}:{names}, a leaf of {size} bytes\n");
+        pr_info!(
+            "mapdrv{minor}: {access} fault in page {pgoff}, offset {offset}:{names}, \
+             a leaf of {size} bytes\n"
+        );
     }
 
     /// Turns tracing on or off.
@@ -520,9 +532,7 @@ impl VmOperations for OpenFile<Device> {
 
     fn fault(&self, vmf: &VmFault) -> VmFaultOutcome {
         let device = self.device();
-        if static_key::is_wanted() {
-            device.trace(vmf);
-        }
+        device.trace(vmf);
         if device.window > 1 && !vmf.is_cow() && self.fault_around(vmf) {
             self.count(count::FAULTS, 1);
             return VmFaultOutcome::NOPAGE;
@@ -544,6 +554,7 @@ impl VmOperations for OpenFile<Device> {
         if !self.device().huge() || !vmf.map_inode_pages(vmf.around(PTRS_PER_PTE)) {
             return false;
         }
+        self.device().trace(vmf);
         self.count(count::FAULTS, 1);
         true
     }
@@ -569,6 +580,7 @@ impl VmOperations for OpenFile<Device> {
         if !vmf.has_pmd() {
             return VmFaultOutcome::FALLBACK;
         }
+        device.trace(vmf);
         self.count(count::FAULTS, 1);
         VmFaultOutcome::NOPAGE
     }
