@@ -226,19 +226,20 @@ impl Device {
     }
 
     fn info(&self) -> uapi::Info {
+        let (mode, window) = if self.huge() {
+            (uapi::MODE_HUGE, HUGE_WINDOW * HPAGE_PAGES)
+        } else {
+            (uapi::MODE_VMALLOC, self.window)
+        };
         uapi::Info {
             flags: 0,
             size: self.size as u64,
             pages: self.buffer.pages() as u64,
             page_size: PAGE_SIZE as u32,
-            mode: if self.huge() {
-                uapi::MODE_HUGE
-            } else {
-                uapi::MODE_VMALLOC
-            },
+            mode,
             seed: uapi::seed(self.minor),
             generation: self.generation.load(Acquire),
-            fault_around: self.window.wrapping_mul(PAGE_SIZE) as u64,
+            fault_around: window.wrapping_mul(PAGE_SIZE) as u64,
             fill: self.fill.into(),
             minor: self.minor,
             mappings: self.counters.sum(count::MAPPINGS) as u64,

@@ -111,9 +111,9 @@ const fn mix(z: u64) -> u64 {
 /// Two neighbours of 32 bits as they lie in one word of memory.
 const fn pair(first: u32, second: u32) -> u64 {
     if cfg!(target_endian = "little") {
-        first as u64 | (second as u64) << 32
+        first as u64 | ((second as u64) << 32)
     } else {
-        (first as u64) << 32 | second as u64
+        ((first as u64) << 32) | second as u64
     }
 }
 
@@ -161,7 +161,7 @@ pub const IOC_STATS: u32 = iowr(IOC_NR_STATS, size_of::<Stats>());
 
 /// `_IOWR(IOC_TYPE, nr, size)` as `asm-generic/ioctl.h` lays it out.
 pub const fn iowr(nr: u32, size: usize) -> u32 {
-    3 << 30 | (size as u32) << 16 | IOC_TYPE << 8 | nr
+    (3 << 30) | ((size as u32) << 16) | (IOC_TYPE << 8) | nr
 }
 
 /// [`Info::mode`]: order-0 pages from vmalloc.
