@@ -1,0 +1,1 @@
+../../uapi/mapdrv.rs
