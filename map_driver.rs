@@ -365,6 +365,19 @@ impl fmt::Display for Names<'_> {
     }
 }
 
+/// Shows how many folios of which size a buffer is made of.
+struct Folios<'a>(&'a Buffer);
+
+impl fmt::Display for Folios<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (order, count)) in self.0.folios().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{count} folios of {} bytes", PAGE_SIZE << order)?;
+        }
+        Ok(())
+    }
+}
+
 impl Attributes for Device {
     const ATTRIBUTES: &'static [Attribute<Self>] = &[
         Attribute::new(c"size", |device| device.info().size),
@@ -828,9 +841,12 @@ fn report(registration: &Registration<Device>) {
         first.buffer.pages(),
         PAGE_SIZE
     );
-    for (order, count) in first.buffer.folios() {
-        let size = PAGE_SIZE << order;
-        pr_info!("mapdrv0: {count} folios of {size} bytes\n");
+    for device in devices.iter().filter(|device| device.huge()) {
+        pr_info!(
+            "mapdrv{}: made of {}\n",
+            device.minor,
+            Folios(&device.buffer)
+        );
     }
     let end = first.walk(0, false).ok().and_then(|walk| {
         let last = walk.nr_levels.checked_sub(1)? as usize;
