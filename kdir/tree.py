@@ -31,7 +31,8 @@ ours := $(foreach word,$(ours),$(if $(filter command%,$(origin $(call name,$(wor
 {host_path}
 .PHONY: kdir $(MAKECMDGOALS)
 $(or $(MAKECMDGOALS),all): kdir ; @:
-kdir: ; +@$(enter) make -f Makefile $(ours) $(MAKECMDGOALS)
+# Each build writes a file of the tree anew, so they take turns.
+kdir: ; +@flock . $(enter) make -f Makefile $(ours) $(MAKECMDGOALS)
 """
 
 RUST_MAKEFILE = """\
