@@ -270,51 +270,61 @@ impl VmFault {
         /// How many pages are handed to the core at a time; bounds the stack that is used.
         const BATCH: usize = 128;
 
-        let mut pages = pages.map(|page| page.as_ptr());
-        let (mut present, mut inserted) = (0usize, 0usize);
-        if self.vma().flags() & flags::MIXEDMAP == 0 {
-            return (0, 0);
-        }
-        // OVERFLOW: If `first` is not one of those pages, the core finds the address outside of the
-        // VMA.
-        let offset = self.pgoff().wrapping_sub(first).wrapping_mul(PAGE_SIZE);
-        let start = (self.address() & PAGE_MASK).wrapping_sub(offset);
-        loop {
-            let mut batch = [const { MaybeUninit::uninit() }; BATCH];
-            let mut len = 0usize;
-            for (slot, page) in batch.iter_mut().zip(&mut pages) {
-                slot.write(page);
+        let mut inserted = Inserted::default();
+        let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+        let mut len = 0usize;
+        pages.for_each(|page| {
+            if let Some(slot) = batch.get_mut(len) {
+                slot.write(page.as_ptr());
                 len = len.wrapping_add(1);
             }
-            let mut done = 0;
-            while done < len {
-                let mut left = len.wrapping_sub(done);
-                let addr = start.wrapping_add(present.wrapping_mul(PAGE_SIZE));
-                // SAFETY: By the type invariants the VMA is valid and locked for reading, which is
-                // enough as it has `VM_MIXEDMAP`. Of `batch`, `left` pointers from `done` on have been
-                // written, to pages that are borrowed, and so alive.
-                let err = unsafe {
-                    bindings::vm_insert_pages(
-                        self.vma().as_ptr(),
-                        addr,
-                        batch.as_mut_ptr().wrapping_add(done).cast(),
-                        &mut left,
-                    )
-                };
-                // OVERFLOW: `left` is at most what it was before.
-                let new = len.wrapping_sub(done).wrapping_sub(left);
-                inserted = inserted.wrapping_add(new);
-                // One that is mapped already stops the core, but not us.
-                let skip = usize::from(err == EBUSY.to_errno());
-                done = done.wrapping_add(new).wrapping_add(skip);
-                present = present.wrapping_add(new).wrapping_add(skip);
-                if err != 0 && skip == 0 {
-                    return (present, inserted);
-                }
+            if len == BATCH {
+                // SAFETY: All `len` pointers have been written, to pages that are borrowed.
+                unsafe { self.insert_batch(first, batch.as_mut_ptr().cast(), len, &mut inserted) };
+                len = 0;
             }
-            if len < BATCH {
-                return (present, inserted);
-            }
+        });
+        // SAFETY: As above.
+        unsafe { self.insert_batch(first, batch.as_mut_ptr().cast(), len, &mut inserted) };
+        (inserted.present, inserted.new)
+    }
+
+    /// Does the work of [`Self::insert_pages`] for the `len` pages that come after those that
+    /// `inserted` counts.
+    ///
+    /// # Safety
+    ///
+    /// `batch` must point to `len` pointers to pages that are alive.
+    unsafe fn insert_batch(
+        &self,
+        first: usize,
+        batch: *mut *mut bindings::page,
+        len: usize,
+        inserted: &mut Inserted,
+    ) {
+        let vma = self.vma();
+        let mut done = 0;
+        while done < len && !inserted.stopped && vma.flags() & flags::MIXEDMAP != 0 {
+            // OVERFLOW: If this is no page of the VMA, the core finds that out.
+            let page = first.wrapping_add(inserted.present);
+            let offset = self.pgoff().wrapping_sub(page).wrapping_mul(PAGE_SIZE);
+            let addr = (self.address() & PAGE_MASK).wrapping_sub(offset);
+            let mut left = len.wrapping_sub(done);
+            // SAFETY: By the type invariants the VMA is valid and locked for reading, which is enough
+            // as it has `VM_MIXEDMAP`. The caller promises that `batch` has `left` pointers from
+            // `done` on, to pages that are alive.
+            let err = unsafe {
+                bindings::vm_insert_pages(vma.as_ptr(), addr, batch.wrapping_add(done), &mut left)
+            };
+            // OVERFLOW: `left` is at most what it was before.
+            let new = len.wrapping_sub(done).wrapping_sub(left);
+            // One that is mapped already stops the core, but not us.
+            let skip = err == EBUSY.to_errno();
+            let present = new.wrapping_add(skip.into());
+            done = done.wrapping_add(present);
+            inserted.present = inserted.present.wrapping_add(present);
+            inserted.new = inserted.new.wrapping_add(new);
+            inserted.stopped = err != 0 && !skip;
         }
     }
 
@@ -437,6 +447,16 @@ impl VmFault {
                 == bindings::vm_fault_reason_VM_FAULT_NOPAGE
         }
     }
+}
+
+/// How far [`VmFault::insert_pages`] has come.
+#[derive(Default)]
+struct Inserted {
+    /// Pages that are mapped now.
+    present: usize,
+    /// Those among them that were not before.
+    new: usize,
+    stopped: bool,
 }
 
 /// The answer to a fault, the kernel's `vm_fault_t`.

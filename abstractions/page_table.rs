@@ -226,7 +226,7 @@ pub(crate) fn walk<'a>(mm: &Mm, addr: KernelAddr<'a>) -> Walk<'a> {
 /// Walks the kernel's page tables for `addr` and returns where it ended, or [`None`] for a hole.
 ///
 /// `mm` is as for [`walk`].
-#[inline]
+#[inline(always)]
 pub(crate) fn leaf<'a>(mm: &Mm, addr: KernelAddr<'a>) -> Option<Leaf<'a>> {
     descend(mm, addr, |_, _| ())
 }
@@ -241,6 +241,7 @@ pub(crate) fn pages<'a>(mm: &'a Mm, range: KernelRange<'a>) -> Pages<'a> {
         mm,
         range,
         run: Run::default(),
+        next: 0,
     }
 }
 
@@ -249,7 +250,9 @@ pub(crate) struct Pages<'a> {
     mm: &'a Mm,
     /// What the runs so far have not covered.
     range: KernelRange<'a>,
-    run: Run,
+    run: Run<'a>,
+    /// Index in the run of the page that is next.
+    next: usize,
 }
 
 /// Pages that can be had without another descent.
@@ -259,49 +262,75 @@ pub(crate) struct Pages<'a> {
 /// The pages lie in an area as [`KernelRange`] describes it. If there is a `table`, it points to
 /// `len` entries of one lowest table.
 #[derive(Default)]
-struct Run {
+struct Run<'a> {
     len: usize,
-    /// The next entry of the lowest table; [`None`] inside a leaf higher up.
+    /// The first entry in the lowest table; [`None`] inside a leaf higher up.
     table: Option<Table>,
-    /// The next frame of the leaf higher up.
+    /// The first frame.
     pfn: usize,
+    _area: PhantomData<&'a ()>,
 }
 
-impl<'a> Iterator for Pages<'a> {
-    type Item = BorrowedPage<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<BorrowedPage<'a>> {
-        if self.run.len == 0 {
-            self.run = self.descend()?;
+impl<'a> Run<'a> {
+    /// Returns page number `n`, or [`None`] at the end or at a hole.
+    #[inline(always)]
+    fn page(&self, n: usize) -> Option<BorrowedPage<'a>> {
+        if n >= self.len {
+            return None;
         }
-        // OVERFLOW: A new run is not empty.
-        self.run.len = self.run.len.wrapping_sub(1);
-        let pfn = if let Some(table) = &mut self.run.table {
-            // SAFETY: By the invariants of `Run` this is an entry of a table. For the rest see
-            // `descend`.
-            let entry = unsafe { table.as_ptr().read_volatile() };
-            // SAFETY: The entry after the last one of the table is just outside of it.
-            *table = unsafe { table.add(1) };
+        let pfn = if let Some(table) = self.table {
+            // SAFETY: By the type invariants this is an entry of a table. For the rest see
+            // `descend_through`.
+            let entry = unsafe { table.add(n).as_ptr().read_volatile() };
             if !arch::flags(entry, Level::Pte).present {
                 return None;
             }
             arch::pfn(entry, PAGE_SHIFT as u32)
         } else {
-            let pfn = self.run.pfn;
-            self.run.pfn = pfn.wrapping_add(1);
-            pfn
+            self.pfn.wrapping_add(n)
         };
-        // SAFETY: By the invariants of `Run` this memory has a `struct page` that stays valid for
-        // `'a`.
+        // SAFETY: By the type invariants this memory has a `struct page` that stays valid for `'a`.
         Some(unsafe { BorrowedPage::from_raw(arch::pfn_to_page(pfn)) })
     }
 }
 
-impl Pages<'_> {
+impl<'a> Iterator for Pages<'a> {
+    type Item = BorrowedPage<'a>;
+
+    fn next(&mut self) -> Option<BorrowedPage<'a>> {
+        if self.next >= self.run.len {
+            self.run = self.descend()?;
+            self.next = 0;
+        }
+        let page = self.run.page(self.next);
+        self.next = self.next.wrapping_add(1);
+        page
+    }
+
+    // What `for_each` comes down to. Unlike `next` it keeps its place in registers.
+    #[inline]
+    fn fold<B, F: FnMut(B, BorrowedPage<'a>) -> B>(mut self, init: B, mut f: F) -> B {
+        let mut acc = init;
+        loop {
+            for n in self.next..self.run.len {
+                let Some(page) = self.run.page(n) else {
+                    return acc;
+                };
+                acc = f(acc, page);
+            }
+            let Some(run) = self.descend() else {
+                return acc;
+            };
+            self.run = run;
+            self.next = 0;
+        }
+    }
+}
+
+impl<'a> Pages<'a> {
     /// Descends to the lowest table for the start of the range, or to a leaf above it. Takes what
     /// can be had there out of the range, and returns it; [`None`] at the end or at a hole.
-    fn descend(&mut self) -> Option<Run> {
+    fn descend(&mut self) -> Option<Run<'a>> {
         if self.range.len == 0 {
             return None;
         }
@@ -324,6 +353,7 @@ impl Pages<'_> {
             len,
             table,
             pfn: leaf.pfn,
+            _area: PhantomData,
         })
     }
 }
