@@ -38,7 +38,7 @@ checked = $(if $(wildcard $(KDIR)/Makefile),,$(error there is no kernel build di
 	module needs (rust/libkernel.rmeta); $(cure)))$(KDIR)
 kbuild = $(Q)$(MAKE) -C $(checked) M=$(call quote,$(abspath $(M)))
 
-.PHONY: module modules_install rust-analyzer userspace run vm shell bench test kdir clean help \
+.PHONY: module modules_install rust-analyzer userspace run vm shell bench trace test kdir clean help \
 	host-packages inside-userspace script built
 
 module:
@@ -61,6 +61,9 @@ shell: built
 
 bench: built
 	$(Q)$(enter) bench/run
+
+trace: built
+	$(Q)$(enter) bench/trace
 
 test: host-packages
 	$(Q)test/run $(call option,--only,T) $(if $(filter 1,$(V)),--verbose) -- $(enter)
@@ -107,6 +110,7 @@ Targets:
   vm SCRIPT=FILE   run FILE in a virtual machine, as root in /root, beside map_driver.ko
   shell            the same with an interactive shell
   bench            measure what mapping costs, for docs/
+  trace            count the instructions of a fault, by function
   test             all tests; T=PATTERN selects some
   kdir             the path of a build directory for the distribution's kernel
   clean            remove what building left

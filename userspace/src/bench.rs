@@ -8,7 +8,9 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::c_void;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::{self, NonNull};
@@ -267,43 +269,39 @@ impl<'a> Memory<'a> {
 
     /// Maps `len` bytes from `offset` on, and says what that cost.
     fn map_at(&self, offset: usize, len: usize) -> io::Result<(Area, u64)> {
-        let room = match self.skew {
-            Some(skew) => {
-                let room = Area::anonymous(ptr::null_mut(), len + 2 * HUGE, ProtFlags::empty())?;
-                let start = room.start.addr().get().next_multiple_of(HUGE) + skew;
-                Some((room, start))
+        let room = self
+            .skew
+            .map(|_| Area::reserve(len + 2 * HUGE))
+            .transpose()?;
+        let (address, fixed) = match (&room, self.skew) {
+            (Some(room), Some(skew)) => {
+                let start = room.start.addr().get().next_multiple_of(HUGE);
+                (start + skew % HUGE, MapFlags::FIXED)
             }
-            None => None,
+            _ => (self.address, MapFlags::empty()),
         };
-        let (start, fixed) = match room {
-            Some((_, start)) => (ptr::without_provenance_mut(start), MapFlags::FIXED),
-            None => (ptr::without_provenance_mut(self.address), MapFlags::empty()),
-        };
-        let prot = if self.writable {
-            ProtFlags::READ | ProtFlags::WRITE
-        } else {
-            ProtFlags::READ
-        };
-        let (cost, area) = timed::<{ phase::MAP }, _>(|| {
-            let area = match self.file {
-                // SAFETY: Without `MAP_FIXED` the kernel picks a range that nothing else uses, with
-                // it the range is one that we have reserved.
-                Some(file) => unsafe {
-                    let flags = MapFlags::SHARED | fixed;
-                    mmap(start, len, prot, flags, file, offset as u64)
+        let address = ptr::without_provenance_mut(address);
+        let mut prot = ProtFlags::READ;
+        prot.set(ProtFlags::WRITE, self.writable);
+        let (cost, start) = timed::<{ phase::MAP }, _>(|| {
+            // SAFETY: Without `MAP_FIXED` the kernel picks a range that nothing else uses; with it
+            // the range is part of one that we have reserved.
+            unsafe {
+                match self.file {
+                    Some(file) => {
+                        let flags = MapFlags::SHARED | fixed;
+                        mmap(address, len, prot, flags, file, offset as u64)
+                    }
+                    None => mmap_anonymous(address, len, prot, MapFlags::PRIVATE | fixed),
                 }
-                .map(|start| Area::new(start, len))?,
-                None => Area::anonymous(start, len, prot)?,
-            };
-            if let Some(huge) = self.huge {
-                let advice = [Advice::LinuxNoHugepage, Advice::LinuxHugepage][usize::from(huge)];
-                // SAFETY: The range is ours, and this advice changes no contents.
-                unsafe { madvise(area.start.as_ptr().cast(), len, advice) }?;
             }
-            io::Result::Ok(area)
         });
-        let mut area = area?;
-        area.room = room.map(|(room, _)| Box::new(room));
+        let area = Area::new(start?, len, room);
+        if let Some(huge) = self.huge {
+            let advice = [Advice::LinuxNoHugepage, Advice::LinuxHugepage][usize::from(huge)];
+            // SAFETY: The range is ours, and this advice changes no contents.
+            unsafe { madvise(area.start.as_ptr().cast(), len, advice) }?;
+        }
         Ok((area, cost))
     }
 }
@@ -322,27 +320,28 @@ impl Device {
 struct Area {
     start: NonNull<u8>,
     len: usize,
-    /// What lies around it, dropped after it.
-    room: Option<Box<Area>>,
+    /// What is unmapped in the end: this range, or a larger one around it.
+    whole: (NonNull<u8>, usize),
 }
 
 // SAFETY: The memory is not tied to the thread that mapped it.
 unsafe impl Send for Area {}
 
 impl Area {
-    fn new(start: *mut std::ffi::c_void, len: usize) -> Self {
-        Self {
-            start: NonNull::new(start.cast()).expect("page 0 is never mapped"),
-            len,
-            room: None,
-        }
+    /// Takes over `len` bytes from `start` on, and the `room` that they may lie in.
+    fn new(start: *mut c_void, len: usize, room: Option<Area>) -> Self {
+        let start = NonNull::new(start.cast()).expect("page 0 is never mapped");
+        let whole = room.map_or((start, len), |room| ManuallyDrop::new(room).whole);
+        Self { start, len, whole }
     }
 
-    fn anonymous(start: *mut std::ffi::c_void, len: usize, prot: ProtFlags) -> io::Result<Self> {
+    /// Finds room for `len` bytes.
+    fn reserve(len: usize) -> io::Result<Self> {
         // SAFETY: With a null hint and without `MAP_FIXED` the kernel picks addresses that nothing
-        // else uses; any other hint is no more than that.
-        let start = unsafe { mmap_anonymous(start, len, prot, MapFlags::PRIVATE) }?;
-        Ok(Self::new(start, len))
+        // else uses.
+        let start =
+            unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE) };
+        Ok(Self::new(start?, len, None))
     }
 
     /// Reads one byte in every `stride`.
@@ -368,8 +367,9 @@ impl Area {
 
 impl Drop for Area {
     fn drop(&mut self) {
+        let (start, len) = self.whole;
         // SAFETY: The range is ours, and nobody has a reference into it.
-        let result = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        let result = unsafe { munmap(start.as_ptr().cast(), len) };
         debug_assert!(result.is_ok());
     }
 }
