@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tests.
+
+/// A list of tests: each a promise, and the function that checks it.
+macro_rules! tests {
+    ($($promise:literal: $run:path,)*) => {
+        pub const TESTS: &[crate::ktap::Test] = &[$(crate::ktap::Test { promise: $promise, run: $run }),*];
+    };
+}
+
+mod big;
+mod changes;
+#[cfg(target_arch = "x86_64")]
+mod compat;
+mod contents;
+mod files;
+mod foreign;
+mod fragmented;
+mod ioctls;
+mod leak;
+mod mapping;
+mod oracle;
+mod params;
+mod race;
+mod refuse;
+mod reload;
+mod stats;
+mod unload;
+mod walk;
+
+use crate::ktap::Test;
+
+/// The tests of the group called `name`.
+pub fn find(name: &str) -> Option<&'static [Test]> {
+    Some(match name {
+        "big" => big::TESTS,
+        "changes" => changes::TESTS,
+        #[cfg(target_arch = "x86_64")]
+        "compat" => compat::TESTS,
+        "contents" => contents::TESTS,
+        "files" => files::TESTS,
+        "foreign" => foreign::TESTS,
+        "fragmented" => fragmented::TESTS,
+        "ioctls" => ioctls::TESTS,
+        "leak" => leak::TESTS,
+        "mapping" => mapping::TESTS,
+        "oracle" => oracle::TESTS,
+        "params" => params::TESTS,
+        "race" => race::TESTS,
+        "refuse" => refuse::TESTS,
+        "reload" => reload::TESTS,
+        "stats" => stats::TESTS,
+        "unload" => unload::TESTS,
+        "walk" => walk::TESTS,
+        _ => return None,
+    })
+}
