@@ -66,6 +66,7 @@ trace: built
 	$(Q)$(enter) bench/trace
 
 test: host-packages
+	$(Q)$(enter) true
 	$(Q)test/run $(call option,--only,T) $(if $(filter 1,$(V)),--verbose) -- $(enter)
 
 userspace: host-packages
