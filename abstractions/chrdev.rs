@@ -615,8 +615,8 @@ impl<T: FileOperations> FileOperationsVTable<T> {
 
     /// # Safety
     ///
-    /// `desc` must be the descriptor of a running `mmap_prepare` call, of an open file with
-    /// operations from a [`Shared<T>`].
+    /// `desc` must be the descriptor of a running `mmap_prepare` call, of an open file of a
+    /// device `T`.
     unsafe extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
         // SAFETY: The caller promises what is asked for.
         let open = unsafe { Self::private((*desc).file) };
