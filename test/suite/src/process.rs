@@ -11,7 +11,7 @@ use std::panic;
 use std::time::Duration;
 
 /// Longest that anything is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(100);
+pub const PATIENCE: Duration = Duration::from_secs(200);
 
 /// Runs `body` in a child, which never returns from here.
 ///
