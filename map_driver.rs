@@ -306,6 +306,13 @@ impl Device {
         Ok(answer)
     }
 
+    /// Finds the page with index `pgoff` by a walk of the kernel's page tables. Any context.
+    #[inline(always)]
+    fn leaf(&self, vmf: &VmFault, pgoff: usize) -> Option<page_table::Leaf<'_>> {
+        let addr = self.buffer.addr(pgoff)?;
+        page_table::leaf(vmf.mm(), addr)
+    }
+
     /// Traces a fault, if that is wanted. Any context.
     #[inline(always)]
     fn trace(&self, vmf: &VmFault) {
@@ -551,11 +558,7 @@ impl VmOperations for OpenFile<Device> {
             self.count(count::FAULTS, 1);
             return VmFaultOutcome::NOPAGE;
         }
-        let leaf = device
-            .buffer
-            .addr(vmf.pgoff())
-            .and_then(|addr| page_table::leaf(vmf.mm(), addr));
-        let Some(leaf) = leaf else {
+        let Some(leaf) = device.leaf(vmf, vmf.pgoff()) else {
             self.count(count::SIGBUS, 1);
             return VmFaultOutcome::SIGBUS;
         };
@@ -583,10 +586,7 @@ impl VmOperations for OpenFile<Device> {
             return VmFaultOutcome::FALLBACK;
         };
         for pgoff in around.step_by(HPAGE_PAGES) {
-            let leaf = device
-                .buffer
-                .addr(pgoff)
-                .and_then(|addr| page_table::leaf(vmf.mm(), addr));
+            let leaf = device.leaf(vmf, pgoff);
             if leaf.is_some_and(|leaf| vmf.insert_huge(pgoff, Folio::of(&leaf.page()))) {
                 self.count(count::PAGES, HPAGE_PAGES as i64);
             }

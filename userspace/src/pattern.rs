@@ -105,17 +105,7 @@ fn clear_from(words: &mut [u64], from: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn info(size: u64) -> Info {
-        Info {
-            size,
-            pages: size.div_ceil(4096),
-            page_size: 4096,
-            seed: uapi::seed(3),
-            fill: true,
-            ..Info::default()
-        }
-    }
+    use crate::stand_in::info;
 
     /// The contents as the ABI words them, byte by byte.
     fn byte(info: &Info, offset: u64) -> u8 {

@@ -19,14 +19,7 @@ pub(crate) struct StandIn {
 impl StandIn {
     /// A device of `size` bytes, in pages of 4096.
     pub(crate) fn new(size: u64) -> Self {
-        let info = Info {
-            size,
-            pages: size.div_ceil(4096),
-            page_size: 4096,
-            seed: uapi::seed(3),
-            fill: true,
-            ..Info::default()
-        };
+        let info = info(size);
         let file = NamedTempFile::new().unwrap();
         let pattern = Pattern::new(&info);
         let mut words = vec![0; pattern.words_per_page()];
@@ -37,5 +30,17 @@ impl StandIn {
         }
         let device = Device::stand_in(file.reopen().unwrap(), file.path(), info);
         Self { file, device }
+    }
+}
+
+/// What a device of `size` bytes says of itself, in pages of 4096.
+pub(crate) fn info(size: u64) -> Info {
+    Info {
+        size,
+        pages: size.div_ceil(4096),
+        page_size: 4096,
+        seed: uapi::seed(3),
+        fill: true,
+        ..Info::default()
     }
 }
