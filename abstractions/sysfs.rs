@@ -43,12 +43,13 @@ impl<T: Attributes> Attribute<T> {
     ///
     /// `value` runs in process context and may sleep.
     pub(crate) const fn new(name: &'static CStr, value: fn(&T) -> u64) -> Self {
+        // Kernels with lockdep have more fields.
+        let mut attr: bindings::attribute = pin_init::zeroed();
+        attr.name = kernel::str::as_char_ptr_in_const_context(name);
+        attr.mode = 0o444;
         Self {
             attr: bindings::device_attribute {
-                attr: bindings::attribute {
-                    name: kernel::str::as_char_ptr_in_const_context(name),
-                    mode: 0o444,
-                },
+                attr,
                 __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 {
                     show_const: Some(Self::show),
                 },

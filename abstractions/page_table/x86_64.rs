@@ -146,9 +146,12 @@ pub(super) unsafe fn pfn_to_page(pfn: usize) -> NonNull<bindings::page> {
 /// Returns the physical-address field of `entry`, with the low bits still in it.
 #[inline]
 fn phys(entry: u64) -> usize {
-    // SAFETY: `physical_mask` is set early in boot and constant ever after. It leaves out what the
-    // processor keeps above the address, such as the encryption bit.
+    // What the processor keeps above the address, such as an encryption bit, is known in boot.
+    #[cfg(CONFIG_DYNAMIC_PHYSICAL_MASK)]
+    // SAFETY: `physical_mask` is set early in boot and constant ever after.
     let mask = unsafe { bindings::physical_mask };
+    #[cfg(not(CONFIG_DYNAMIC_PHYSICAL_MASK))]
+    let mask = (1u64 << 52) - 1;
     // CAST: `usize` is 64 bits wide on x86-64.
     (entry & mask) as usize
 }
