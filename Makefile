@@ -8,6 +8,7 @@ CPU ?= max
 SMP ?= 1
 MEM ?= 1024
 TIMEOUT ?= 300
+KERNEL ?= stock
 Q := $(if $(filter 1,$(V)),,@)
 
 arch := $(shell uname -m)
@@ -18,16 +19,24 @@ mapdrv := userspace/target/$(arch)-unknown-linux-gnu/release/mapdrv
 quote = '$(subst ','\'',$(1))'
 option = $(if $($(2)),$(1)=$(call quote,$($(2))))
 
+# Another kernel than the distribution's, and the tree of links in which its module is built.
+configs = $(patsubst %,--config $(CURDIR)/test/kernels/%.config,common $(KERNEL))
+tree := .
+ifneq ($(KERNEL),stock)
+tree := out/$(KERNEL)
+endif
+
 # Runs a command where the kernel's own compiler is, KDIR set to a build directory made for it. A
 # KDIR of the command line's stays.
-kdir := $(CURDIR)/kdir/kdir $(call option,--suite,SUITE) $(call option,--flavour,FLAVOUR) \
-	$(call option,--release,RELEASE) $(call option,--mirror,MIRROR)
-enter := $(kdir) --with $(packages) -- \
+kdir = $(CURDIR)/kdir/kdir $(call option,--suite,SUITE) $(call option,--flavour,FLAVOUR) \
+	$(call option,--release,RELEASE) $(call option,--mirror,MIRROR) \
+	$(if $(filter command%,$(origin KDIR))$(filter stock,$(KERNEL)),,$(configs))
+enter = $(kdir) --with $(packages) -- \
 	$(if $(filter command%,$(origin KDIR)),env KDIR=$(call quote,$(KDIR)))
-vm := $(enter) test/vm --cpu=$(call quote,$(CPU)) --smp=$(SMP) --mem=$(MEM) \
+vm = $(enter) test/vm --cpu=$(call quote,$(CPU)) --smp=$(SMP) --mem=$(MEM) \
 	$(call option,--append,APPEND) $(call option,--overlay,OVERLAY) \
 	$(if $(filter 1,$(ICOUNT)),--icount) \
-	--file map_driver.ko:/root/map_driver.ko --file $(mapdrv):/usr/bin/mapdrv
+	--file $(tree)/map_driver.ko:/root/map_driver.ko --file $(mapdrv):/usr/bin/mapdrv
 
 # KDIR, or one sentence that says what is wrong with it and ends with the cure.
 cure = `make KDIR="$$(kdir/kdir)"` builds for a distribution kernel and sees to all it takes
@@ -38,7 +47,7 @@ checked = $(if $(wildcard $(KDIR)/Makefile),,$(error there is no kernel build di
 	module needs (rust/libkernel.rmeta); $(cure)))$(KDIR)
 kbuild = $(Q)$(MAKE) -C $(checked) M=$(call quote,$(abspath $(M)))
 
-.PHONY: module modules_install rust-analyzer userspace run vm shell bench trace test kdir clean help \
+.PHONY: module modules_install rust-analyzer userspace run vm shell bench trace test test-debug kdir clean help \
 	host-packages inside-userspace script built
 
 module:
@@ -65,9 +74,16 @@ bench: built
 trace: built
 	$(Q)$(enter) bench/trace
 
+# It adds the configurations itself.
+test: configs :=
 test: host-packages
 	$(Q)$(enter) true
-	$(Q)test/run $(call option,--only,T) $(if $(filter 1,$(V)),--verbose) -- $(enter)
+	$(Q)test/run --kernel=$(KERNEL) $(call option,--only,T) $(if $(filter 1,$(V)),--verbose) \
+		-- $(enter)
+
+test-debug:
+	$(Q)for kernel in debug kcsan; do $(MAKE) --no-print-directory KERNEL=$$kernel kdir || exit; done
+	$(Q)$(MAKE) --no-print-directory KERNEL=debug,kcsan test
 
 userspace: host-packages
 	$(Q)$(enter) $(MAKE) --no-print-directory inside-userspace
@@ -80,8 +96,11 @@ script:
 	@test -r $(call quote,$(SCRIPT)) || { echo 'vm: cannot read' $(call quote,$(SCRIPT)) >&2; exit 1; }
 
 # The module and the program, built by one make at a time. What that says is no output of a guest.
-built: host-packages
-	$(Q)flock Makefile $(enter) $(MAKE) --no-print-directory M=. module inside-userspace >&2
+built: host-packages | $(tree)
+	$(Q)flock Makefile $(enter) $(MAKE) --no-print-directory M=$(tree) module inside-userspace >&2
+
+out/%:
+	$(Q)mkdir -p $@ && ln -sfnr Kbuild map_driver.rs abstractions uapi $@
 
 inside-userspace:
 	$(Q)cd userspace && CARGO_BUILD_TARGET=$(arch)-unknown-linux-gnu cargo build --release --locked
@@ -90,7 +109,7 @@ host-packages:
 	$(Q)kdir/host-packages 'for kdir/kdir and the tests' python3 xz-utils
 
 clean:
-	$(if $(filter .,$(M)),$(Q)rm -rf userspace/target test/suite/target bench/target)
+	$(if $(filter .,$(M)),$(Q)rm -rf out userspace/target test/suite/target bench/target)
 	$(Q)find $(call quote,$(M)) -name .git -prune -o -type f \( -name '*.ko' -o -name '*.[oa]' \
 		-o -name '*.mod' -o -name '*.mod.c' -o -name '.*.cmd' -o -name '.*.d' \
 		-o -name modules.order -o -name Module.symvers -o -name '*.rmeta' \
@@ -113,6 +132,7 @@ Targets:
   bench            measure what mapping costs, for docs/
   trace            count the instructions of a fault, by function
   test             all tests; T=PATTERN selects some
+  test-debug       the same in kernels that check what they do: minutes to build, once
   kdir             the path of a build directory for the distribution's kernel
   clean            remove what building left
 
@@ -121,6 +141,7 @@ Variables of module, modules_install and rust-analyzer:
   V=1 W=1 CLIPPY=1 LLVM= ARCH= CROSS_COMPILE=  as for the kernel itself
 
 Variables of run, vm, shell, bench, test, userspace and kdir, which make or find their own KDIR:
+  KERNEL=NAME      debug or kcsan: one of our own, of test/kernels [stock: the distribution's]
   SUITE=NAME       Debian release whose kernel it is [trixie]
   FLAVOUR=NAME     its flavour, such as amd64 [cloud-amd64]
   RELEASE=NAME     one particular release, as from `uname -r` [the newest]
