@@ -78,12 +78,12 @@ trace: built
 test: configs :=
 test: host-packages
 	$(Q)$(enter) true
-	$(Q)test/run --kernel=$(KERNEL) $(call option,--only,T) $(if $(filter 1,$(V)),--verbose) \
-		-- $(enter)
+	$(Q)test/run --kernel=$(KERNEL) $(call option,--only,T) $(call option,--coverage,COVERAGE) \
+		$(if $(filter 1,$(V)),--verbose) -- $(enter)
 
 test-debug:
 	$(Q)for kernel in debug kcsan; do $(MAKE) --no-print-directory KERNEL=$$kernel kdir || exit; done
-	$(Q)$(MAKE) --no-print-directory KERNEL=debug,kcsan test
+	$(Q)$(MAKE) --no-print-directory KERNEL=debug,kcsan COVERAGE=$(if $(T),0,95) test
 
 userspace: host-packages
 	$(Q)$(enter) $(MAKE) --no-print-directory inside-userspace
