@@ -83,6 +83,13 @@ class Report(unittest.TestCase):
         log = "\n".join(self.GOOD).encode()
         self.assertIsNone(vm.first_report(log))
 
+    def test_before_init(self) -> None:
+        early = b"[    0.124000] BUG: KASAN: wild-memory-access in do_raw_spin_lock+0xbf/0x200\n"
+        init = b"[    4.640115] Run /.vm/init as init process\n"
+        self.assertIsNone(vm.first_report(early + init))
+        self.assertIsNotNone(vm.first_report(early))
+        self.assertIsNotNone(vm.first_report(init + early))
+
 
 class Size(unittest.TestCase):
     """Sizes of disks."""
