@@ -65,6 +65,17 @@ def kill(child: subprocess.Popen[str]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
+def follow(child: subprocess.Popen[str], seen: Callable[[str], None]) -> tuple[str, str]:
+    assert child.stdout
+    lines = []
+    with child.stdout:
+        for line in child.stdout:
+            lines.append(line)
+            seen(line)
+    child.wait()
+    return "".join(lines), ""
+
+
 class Children:
     """The processes this one has started, so that none of them outlives it."""
 
@@ -74,8 +85,19 @@ class Children:
         self.stopped = False
         self.lock_fd: int | None = None
 
-    def run(self, command: list[str], *, what: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-        """Runs COMMAND quietly and gives its standard output; an Error with its last complaint if it fails."""
+    def run(
+        self,
+        command: list[str],
+        *,
+        what: str,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        seen: Callable[[str], None] | None = None,
+    ) -> str:
+        """Runs COMMAND quietly and gives its standard output; an Error with its last complaint if it fails.
+
+        SEEN is called with each line as it comes, those of standard error included.
+        """
         with self.mutex:
             if self.stopped:
                 raise Error("interrupted")
@@ -87,14 +109,14 @@ class Children:
                 errors="replace",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=subprocess.STDOUT if seen else subprocess.PIPE,
                 process_group=0,
                 # Should we be killed, what is left of the child keeps the lock until it is gone too.
                 pass_fds=() if self.lock_fd is None else (self.lock_fd,),
             )
             self.running.add(child)
         try:
-            out, err = child.communicate()
+            out, err = follow(child, seen) if seen else child.communicate()
         except BaseException:
             kill(child)
             raise

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import common
+import configured
 import debian
 import enter
 import tree
@@ -214,6 +215,8 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(self.run_kdir("--").returncode, 2)
         self.assertEqual(self.run_kdir("--arch", "vax").returncode, 2)
         self.assertEqual(self.run_kdir("--help").returncode, 0)
+        self.assertEqual(self.run_kdir("--arch", "arm64", "--config", "/dev/null").returncode, 2)
+        self.assertEqual(self.run_kdir("--config", "/nonexistent").returncode, 1)
 
     def test_a_cache_the_kernel_cannot_be_built_in(self) -> None:
         with tempfile.TemporaryDirectory(prefix="a b") as cache:
@@ -252,8 +255,11 @@ class Trees(unittest.TestCase):
             self.assertEqual(made.state()["release"], made.release)
             common.write_json(made.stamp, {"recipe": tree.RECIPE - 1})
             self.assertEqual(made.state(), {})
+            interrupted = made.path.with_name("7.2.12-debug-00000000")
+            interrupted.mkdir()
             made.begin()
             self.assertEqual(list(made.path.iterdir()), [])
+            self.assertFalse(interrupted.exists())
 
     def test_one_name_for_every_packaging_of_the_image(self) -> None:
         release = "7.3.4+deb13-cloud-amd64"
@@ -283,6 +289,148 @@ class Trees(unittest.TestCase):
             self.assertEqual(make("a", "b", "V=1"), "a x86 gcc-14 gcc-14 1\nb x86 gcc-14 gcc-14 1\n")
             self.assertEqual(make("ARCH=arm64", "CC=my cc"), "all arm64 my cc gcc-14\n")
             self.assertEqual(make("LLVM=1"), "all x86 cc\n")
+
+
+class Configured(unittest.TestCase):
+    """Kernels built here, of the user's fragments."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.top = Path(directory.name)
+
+    def fragments(self, **texts: str) -> configured.Fragments:
+        files = []
+        for name, text in texts.items():
+            files.append(str(self.top / f"{name}.config"))
+            Path(files[-1]).write_text(text, encoding="utf-8")
+        return configured.Fragments(files)
+
+    def tree(self, fragments: configured.Fragments, version: str = "7.2.12-1~bpo13+1", request: str = "trixie"
+             ) -> configured.ConfiguredTree:  # fmt: skip
+        return configured.ConfiguredTree(self.top, version, "amd64", fragments, request)
+
+    def made(self, fragments: configured.Fragments, version: str = "7.2.12-1~bpo13+1") -> configured.ConfiguredTree:
+        """A directory that counts as whole."""
+        made = self.tree(fragments, version)
+        made.path.mkdir(parents=True)
+        (made.path / ".config").touch()
+        state = {"recipe": made.recipe, "release": "7.2.12-b", **made.stamped()}
+        common.write_json(made.stamp, state)
+        return made
+
+    def test_the_name_says_what_it_is(self) -> None:
+        name = self.tree(self.fragments(a="CONFIG_A=y\n", b="CONFIG_B=y\n")).path.name
+        self.assertRegex(name, r"^7\.2\.12-b-[0-9a-f]{8}$")
+        self.assertEqual(self.tree(self.fragments(a="CONFIG_A=y\n", b="CONFIG_B=y\n"), request="forky").path.name, name)
+        others = [
+            self.tree(self.fragments(a="CONFIG_A=y\n", b="CONFIG_B=m\n")),
+            self.tree(self.fragments(a="CONFIG_Z=y\n", b="CONFIG_B=y\n")),
+            self.tree(self.fragments(b="CONFIG_A=y\n\nCONFIG_B=y\n\n", c="")),
+            self.tree(self.fragments(a="CONFIG_A=y\n", b="CONFIG_B=y\n"), "7.2.12-2"),
+        ]
+        self.assertEqual(len({name, *(other.path.name for other in others)}), 5)
+        self.assertRegex(self.tree(self.fragments(x=""), "1:7.3~rc1-1").path.name, r"^7\.3~rc1-x-")
+
+    def test_the_release_is_named_after_the_last_file(self) -> None:
+        text = self.fragments(a="", b="").text
+        self.assertEqual(configured.settings(text)["CONFIG_LOCALVERSION"], '"-b"')
+        text = self.fragments(a='CONFIG_LOCALVERSION="-mine"\n', b="").text
+        self.assertEqual(configured.settings(text)["CONFIG_LOCALVERSION"], '"-mine"')
+        for name, stem in (("de bug.x.config", "de-bug.x"), (".config", "config"), ("---", "custom"), ("x" * 99, "x" * 24)):
+            (self.top / name).touch()
+            self.assertEqual(configured.Fragments([str(self.top / name)]).stem, stem)
+
+    def test_what_a_configuration_lost_is_named(self) -> None:
+        fragments = self.fragments(
+            a='CONFIG_A=y\nCONFIG_B=y \nCONFIG_C=4\nCONFIG_D=y\n# CONFIG_E is not set\nCONFIG_F="x"\n# CONFIG_G=y\nCONFIG_H=n\n',
+            b="# CONFIG_D is not set\n",
+        )
+        config = 'CONFIG_LOCALVERSION="-b"\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_C=4\n# CONFIG_E is not set\nCONFIG_F="x"\n'
+        self.assertEqual(fragments.lost(config), [])
+        config = config.replace("CONFIG_A=y", "# CONFIG_A is not set").replace("=4", "=5").replace("CONFIG_B=y", "CONFIG_B=m")
+        config = config.replace("# CONFIG_E is not set", "CONFIG_E=y")
+        self.assertEqual(fragments.lost(config), ["CONFIG_A=y", "CONFIG_B=y", "CONFIG_C=4", "CONFIG_E=n"])
+
+    def test_a_file_that_is_not_there(self) -> None:
+        with self.assertRaisesRegex(common.Error, "^cannot read /nonexistent/a: No such file or directory$"):
+            configured.Fragments(["/nonexistent/a"])
+
+    def test_it_is_found_by_its_name_alone(self) -> None:
+        fragments = self.fragments(b="CONFIG_B=y\n")
+        self.assertEqual(self.tree(fragments).state(), {})
+        self.made(fragments)
+        found = self.tree(fragments)
+        self.assertTrue(found.state())
+        self.assertEqual(found.release, "7.2.12-b")
+        self.assertEqual(self.tree(self.fragments(b="CONFIG_B=m\n")).state(), {})
+
+    def test_a_newer_one_supersedes_that_of_the_same_files(self) -> None:
+        old = self.made(self.fragments(b="CONFIG_B=y\n"))
+        other = self.made(self.fragments(c="CONFIG_B=y\n"))
+        gone = self.made(self.fragments(d="CONFIG_B=y\n"))
+        (self.top / "d.config").unlink()
+        stock = self.top / "build/7.2.12+deb13-cloud-amd64"
+        stock.mkdir()
+        common.write_json(stock / ".kdir.json", {"recipe": tree.RECIPE})
+        new = self.made(self.fragments(b="CONFIG_B=m\n"))
+        new.supersede()
+        self.assertEqual([path.exists() for path in (old.path, gone.path, other.path, stock, new.path)],
+                         [False, False, True, True, True])  # fmt: skip
+
+    def test_what_is_in_use_stays(self) -> None:
+        old = self.made(self.fragments(b="CONFIG_B=y\n"))
+        new = self.made(self.fragments(b="CONFIG_B=m\n"))
+        program = "import configured, pathlib, sys; configured.hold(pathlib.Path(sys.argv[1])); print(flush=True); input()"
+        for command in ([sys.executable, "-c", program], ["flock", str(old.path), sys.executable, "-c", "print(flush=True); input()"]):
+            with subprocess.Popen([*command, str(old.path)], cwd=Path(__file__).parent, stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE) as user:  # fmt: skip
+                assert user.stdout
+                user.stdout.readline()
+                new.supersede()
+                self.assertTrue(old.path.exists())
+                user.communicate(b"\n")
+        new.supersede()
+        self.assertFalse(old.path.exists())
+
+    def test_only_what_modules_need_is_kept(self) -> None:
+        made = self.made(self.fragments(b=""))
+        kept = ["Makefile", "arch/x86/Makefile", "arch/x86/include/asm/page.h", "include/linux/mm.h", "rust/kernel/lib.rs",
+                "rust/libkernel.rmeta", "scripts/mod/modpost", "tools/objtool/objtool", "image/usr/lib/modules/7/kernel/a.o",
+                ".config", ".kdir.json"]  # fmt: skip
+        other = ["vmlinux", "mm/mmap.c", "arch/x86/mm/fault.o", "arch/arm/Kconfig", "rust/kernel.o", "scripts/mod/.modpost.o.cmd",
+                 "tools/objtool/check.c"]  # fmt: skip
+        for name in (*kept, *other):
+            (made.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (made.path / name).touch()
+        for _ in range(2):
+            made.prune()
+            self.assertEqual([name for name in kept if not (made.path / name).exists()], [])
+            self.assertEqual([name for name in other if (made.path / name).exists()], [])
+
+    def test_large_code_is_unpacked_if_it_is_configured(self) -> None:
+        made = self.made(self.fragments(b=""))
+        (made.path / "drivers/net/can").mkdir(parents=True)
+        (made.path / "drivers/net/can/Kconfig").write_text("menuconfig CAN\n\nconfig CAN_DEV\n", encoding="utf-8")
+        for text, wanted in (("CONFIG_CAN_RAW=y\n", False), ("# CONFIG_CAN_DEV is not set\n", False), ("CONFIG_CAN=m\n", True)):
+            (made.path / ".config").write_text(text, encoding="utf-8")
+            self.assertEqual(made.uses("drivers/net"), wanted, text)
+
+    def test_the_suites_compiler_is_taken(self) -> None:
+        made = self.tree(self.fragments(b=""))
+        items = [debian.Item("u", "rustc_1.85.1+dfsg1-1+deb13u1_amd64.deb", 1, "")]
+        self.assertTrue(made.accepts("rustc 1.85.1 (4eb161250 2025-03-15) (built from a source tarball)", items))
+        self.assertFalse(made.accepts("rustc 1.97.1 (4eb161250 2025-03-15)", items))
+        self.assertFalse(made.accepts("", items))
+
+
+class Children(unittest.TestCase):
+    def test_lines_are_seen_as_they_come(self) -> None:
+        seen: list[str] = []
+        out = common.run(["sh", "-c", "echo a; echo b >&2; echo c"], what="x", seen=seen.append)
+        self.assertEqual((out, seen), ("a\nb\nc\n", ["a\n", "b\n", "c\n"]))
+        with self.assertRaisesRegex(common.Error, "^cannot build: a.c:1: error: b$"):
+            common.run(["sh", "-c", "echo CC; echo a.c:1: error: b >&2; exit 2"], what="cannot build", seen=seen.append)
 
 
 class Others(unittest.TestCase):

@@ -5,10 +5,10 @@ import os
 from concurrent.futures import Executor
 from pathlib import Path
 
-from common import Error, read_json, remove, run, write_if_other, write_json
-from debian import Apt, Kernel, Package, Store
+from common import Error, phase, read_json, remove, run, write_if_other, write_json
+from debian import Apt, Item, Kernel, Package, Store
 from enter import PATH
-from userspace import Place, config_text
+from userspace import Place, check_rustc, config_text
 
 # Raised when what is made changes, so that trees made by an older kdir are made anew.
 RECIPE = 1
@@ -44,6 +44,9 @@ kdir-rust: ; $(Q)$(MAKE) $(build)=rust
 class Tree:
     """A directory that is whole if its stamp is there: the stamp is written last, and what lacks it is made anew."""
 
+    recipe = RECIPE
+    room = 400_000_000  # of the kernel's source little is kept
+
     def __init__(self, top: Path, release: str, arch: str) -> None:
         self.path = top / "build" / release
         self.release = release
@@ -52,15 +55,35 @@ class Tree:
 
     def state(self) -> dict[str, object]:
         state = read_json(self.stamp)
-        return state if state.get("recipe") == RECIPE else {}
+        return state if state.get("recipe") == self.recipe else {}
 
     def begin(self) -> None:
         remove(self.stamp)
-        remove(self.path)
-        self.path.mkdir(parents=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in self.path.parent.iterdir():  # what was interrupted, whatever it was to be
+            if not (path / self.stamp.name).exists():
+                remove(path)
+        self.path.mkdir()
+
+    def packages(self, kernel: Kernel) -> tuple[Package, ...]:
+        return kernel.packages
+
+    def accepts(self, rustc: str, items: list[Item]) -> bool:
+        """The compiler must be the kernel's very own: symbol names depend on its version string."""
+        return rustc == config_text(self.config(), "CONFIG_RUSTC_VERSION_TEXT")
+
+    def check_rustc(self, place: Place) -> None:
+        check_rustc(place, self.config())
 
     def unpack(self, pool: Executor, store: Store, apt: Apt, kernel: Kernel) -> None:
-        """Unpacks all but the source, which is large and may still be on its way."""
+        with phase("unpacking the kernel's headers, image, and Rust sources"):
+            self.begin()
+            self.unpack_packages(pool, store, apt, kernel)
+            self.check_config()
+            self.unpack_source(store, apt, kernel)
+
+    def unpack_packages(self, pool: Executor, store: Store, apt: Apt, kernel: Kernel) -> None:
+        """Unpacks all but the source."""
 
         def deb(package: Package, directory: Path, strip: int, *members: str) -> None:
             directory.mkdir(exist_ok=True)
@@ -133,8 +156,12 @@ class Tree:
             general.append(f"CROSS_COMPILE={cross}")
         return general, [f"CC={cross}gcc-{gcc}", f"HOSTCC=gcc-{gcc}"]
 
-    def build(self, place: Place, gcc: str, native: str) -> None:
+    def build(self, place: Place, kernel: Kernel, native: str) -> None:
         """Builds the Rust metadata, which is all that the headers packages lack."""
+        with phase("building the Rust metadata (about a minute)"):
+            self.build_metadata(place, kernel.gcc, native)
+
+    def build_metadata(self, place: Place, gcc: str, native: str) -> None:
         what = "cannot build the Rust metadata"
         if self.arch == "amd64":
             script = (
@@ -150,7 +177,11 @@ class Tree:
                   self.path)  # fmt: skip
         if not (self.path / "rust/libkernel.rmeta").exists():
             raise Error(f"{what}: make made no libkernel.rmeta")
-        place.run(["depmod", "-b", "image/usr", "-m", "/lib/modules", self.release], "cannot index the kernel's modules", self.path)
+        self.index_modules(place)
+
+    def index_modules(self, place: Place) -> None:
+        command = ["depmod", "-b", "image/usr", "-m", "/lib/modules", self.release]
+        place.run(command, "cannot index the kernel's modules", self.path)
 
     def prune(self) -> None:
         """Removes what was needed on the way only."""
@@ -165,14 +196,18 @@ class Tree:
         self.prune()
         self.write_makefile(place, kernel.gcc, native)
         state = {
-            "recipe": RECIPE,
+            "recipe": self.recipe,
             "release": self.release,
             "version": kernel.version,
             "gcc": kernel.gcc,
             "rustc": config_text(self.config(), "CONFIG_RUSTC_VERSION_TEXT"),
             "userspace": place.path,
         }
-        write_json(self.stamp, state)
+        write_json(self.stamp, {**state, **self.stamped()})
+
+    def stamped(self) -> dict[str, object]:
+        """What else to know the directory by."""
+        return {}
 
     def write_makefile(self, place: Place, gcc: str, native: str) -> None:
         general, compilers = self.variables(gcc, native)

@@ -4,7 +4,7 @@
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
@@ -146,8 +146,10 @@ class Place:
             return ["env", f"PATH={enter.PATH}"]
         return ["/usr/bin/python3", "-IS", str(self.userspace.path / "enter"), self.root]
 
-    def run(self, command: list[str], what: str, cwd: Path) -> str:
-        return run([*self.enter(), *command], what=what, cwd=cwd)
+    def run(self, command: list[str], what: str, cwd: Path, seen: Callable[[str], None] | None = None) -> str:
+        # A make above this one may have told it things that are no business of the kernel's.
+        env = {name: os.environ[name] for name in ("HOME", "TMPDIR", "USER") if name in os.environ}
+        return run([*self.enter(), *command], what=what, cwd=cwd, env=env, seen=seen)
 
 
 def check_rustc(place: Place, config: str) -> None:
