@@ -16,9 +16,6 @@ from debian import Apt, Item, Kernel, Package, Store
 from tree import KERNEL_ARCH, Tree
 from userspace import Place
 
-# Rust under KASAN takes Clang.
-LLVM = "19"
-COMPILER = (f"clang-{LLVM}", f"lld-{LLVM}", f"llvm-{LLVM}", "bison", "flex", "libelf-dev", "libssl-dev")
 # Nothing outside is built from the files here; Kconfig reads those of every architecture that have no dot.
 USELESS = ("Documentation/[!K]*", "arch/[a-wyz]*/*.*", "arch/xtensa/*.*", "tools/perf", "tools/testing")
 # Two thirds of the source, for kernels that few would boot in a virtual machine: the code is unpacked on demand.
@@ -73,10 +70,18 @@ class ConfiguredTree(Tree):
         # Of two directories made for one request, the newer one supersedes the older.
         self.request = [request, *fragments.paths]
 
-    def state(self) -> dict[str, object]:
-        state = super().state()
-        self.release = str(state.get("release", self.release))
-        return state
+    def recall(self, state: dict[str, object]) -> None:
+        self.release = str(state["release"])
+        self.set_llvm(str(state["llvm"]))
+
+    def set_llvm(self, version: str) -> None:
+        """Clang, since Rust under KASAN takes it."""
+        self.llvm = version
+        clang = (f"{name}-{version}" for name in ("clang", "lld", "llvm"))
+        self.compiler = (*clang, "bison", "flex", "libelf-dev", "libssl-dev")
+
+    def fits(self, state: dict[str, object], items: list[Item]) -> bool:
+        return self.accepts(str(state["rustc"]), items) and state["llvm"] == self.llvm
 
     def packages(self, kernel: Kernel) -> tuple[Package, ...]:
         return (kernel.source,)
@@ -90,7 +95,7 @@ class ConfiguredTree(Tree):
         """What builds the kernel is what builds the modules."""
 
     def variables(self, gcc: str, native: str) -> tuple[list[str], list[str]]:
-        return [f"ARCH={KERNEL_ARCH[self.arch]}"], [f"LLVM=-{LLVM}"]
+        return [f"ARCH={KERNEL_ARCH[self.arch]}"], [f"LLVM=-{self.llvm}"]
 
     def unpack(self, pool: Executor, store: Store, apt: Apt, kernel: Kernel) -> None:
         source = store.path(apt.item(kernel.source))
@@ -195,7 +200,7 @@ class ConfiguredTree(Tree):
         self.supersede()
 
     def stamped(self) -> dict[str, object]:
-        return {"request": self.request}
+        return {"llvm": self.llvm, "request": self.request}
 
     def supersede(self) -> None:
         """Removes what was made for the same request before, or for files that are gone, unless it is in use."""
@@ -209,6 +214,12 @@ class ConfiguredTree(Tree):
                         note(f"removing {stamp.parent.name}, which {self.path.name} supersedes")
                         remove(stamp)
                         remove(stamp.parent)
+
+
+def llvm_of(items: list[Item]) -> str:
+    """The suite's own version of LLVM: that of the library which every user space has for bindgen."""
+    versions = (re.match(r"libclang1-(\d+)_", item.name) for item in items)
+    return next((match[1] for match in versions if match), "")
 
 
 def hold(directory: Path) -> None:

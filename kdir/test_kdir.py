@@ -313,6 +313,7 @@ class Configured(unittest.TestCase):
     def made(self, fragments: configured.Fragments, version: str = "7.2.12-1~bpo13+1") -> configured.ConfiguredTree:
         """A directory that counts as whole."""
         made = self.tree(fragments, version)
+        made.set_llvm("19")
         made.path.mkdir(parents=True)
         (made.path / ".config").touch()
         state = {"recipe": made.recipe, "release": "7.2.12-b", **made.stamped()}
@@ -361,7 +362,7 @@ class Configured(unittest.TestCase):
         self.assertEqual(self.tree(fragments).state(), {})
         self.made(fragments)
         found = self.tree(fragments)
-        self.assertTrue(found.state())
+        found.recall(found.state())
         self.assertEqual(found.release, "7.2.12-b")
         self.assertEqual(self.tree(self.fragments(b="CONFIG_B=m\n")).state(), {})
 
@@ -422,6 +423,14 @@ class Configured(unittest.TestCase):
         self.assertTrue(made.accepts("rustc 1.85.1 (4eb161250 2025-03-15) (built from a source tarball)", items))
         self.assertFalse(made.accepts("rustc 1.97.1 (4eb161250 2025-03-15)", items))
         self.assertFalse(made.accepts("", items))
+        items += [debian.Item("u", f"{name}_1_amd64.deb", 1, "") for name in ("libclang-common-20-dev", "libclang1-19")]
+        made.set_llvm(configured.llvm_of(items))
+        self.assertIn("lld-19", made.compiler)
+        self.assertEqual(made.variables("", ""), (["ARCH=x86"], ["LLVM=-19"]))
+        state: dict[str, object] = {"rustc": "rustc 1.85.1 (4eb161250 2025-03-15)", "llvm": "19"}
+        self.assertTrue(made.fits(state, items))
+        self.assertFalse(made.fits({**state, "llvm": "18"}, items))
+        self.assertFalse(made.fits({**state, "rustc": "rustc 1.85.0"}, items))
 
 
 class Children(unittest.TestCase):

@@ -46,6 +46,7 @@ class Tree:
 
     recipe = RECIPE
     room = 400_000_000  # of the kernel's source little is kept
+    compiler: tuple[str, ...] = ()  # packages, besides those of every kernel
 
     def __init__(self, top: Path, release: str, arch: str) -> None:
         self.path = top / "build" / release
@@ -56,6 +57,13 @@ class Tree:
     def state(self) -> dict[str, object]:
         state = read_json(self.stamp)
         return state if state.get("recipe") == self.recipe else {}
+
+    def recall(self, state: dict[str, object]) -> None:
+        """Takes over what only the making of the directory showed."""
+
+    def fits(self, state: dict[str, object], items: list[Item]) -> bool:
+        """Whether modules can still be built with what the packages have."""
+        return True
 
     def begin(self) -> None:
         remove(self.stamp)
