@@ -9,6 +9,7 @@ SMP ?= 1
 MEM ?= 1024
 TIMEOUT ?= 300
 KERNEL ?= stock
+MINUTES ?= 10
 Q := $(if $(filter 1,$(V)),,@)
 
 arch := $(shell uname -m)
@@ -47,8 +48,8 @@ checked = $(if $(wildcard $(KDIR)/Makefile),,$(error there is no kernel build di
 	module needs (rust/libkernel.rmeta); $(cure)))$(KDIR)
 kbuild = $(Q)$(MAKE) -C $(checked) M=$(call quote,$(abspath $(M)))
 
-.PHONY: module modules_install rust-analyzer userspace run vm shell bench trace test test-debug kdir clean help \
-	host-packages inside-userspace script built
+.PHONY: module modules_install rust-analyzer userspace run vm shell bench trace test test-debug fuzz \
+	soak kdir clean help host-packages inside-userspace script built
 
 module:
 	$(kbuild) modules
@@ -75,7 +76,7 @@ trace: built
 	$(Q)$(enter) bench/trace
 
 # It adds the configurations itself.
-test: configs :=
+test soak: configs :=
 test: host-packages
 	$(Q)$(enter) true
 	$(Q)test/run --kernel=$(KERNEL) $(call option,--only,T) $(call option,--coverage,COVERAGE) \
@@ -84,6 +85,13 @@ test: host-packages
 test-debug:
 	$(Q)for kernel in debug kcsan; do $(MAKE) --no-print-directory KERNEL=$$kernel kdir || exit; done
 	$(Q)$(MAKE) --no-print-directory KERNEL=debug,kcsan COVERAGE=$(if $(T),0,95) test
+
+fuzz: built
+	$(Q)$(enter) test/fuzz/run --module $(tree)/map_driver.ko $(call option,--seed,SEED) \
+		$(call option,--seconds,SECONDS) $(call option,--replay,REPLAY) $(if $(filter 1,$(V)),--verbose)
+
+soak: host-packages
+	$(Q)test/run --kernel=$(KERNEL) --only='^suite: soak' --minutes=$(MINUTES) --verbose -- $(enter)
 
 userspace: host-packages
 	$(Q)$(enter) $(MAKE) --no-print-directory inside-userspace
@@ -132,7 +140,9 @@ Targets:
   bench            measure what mapping costs, for docs/
   trace            count the instructions of a fault, by function
   test             all tests; T=PATTERN selects some
-  test-debug       the same in kernels that check what they do: minutes to build, once
+  test-debug       the suites in kernels that check what they do: minutes to build, once
+  fuzz             random calls, compared with a model: SEED=, SECONDS=, REPLAY=FILE
+  soak             everything mixed, for MINUTES= [10]
   kdir             the path of a build directory for the distribution's kernel
   clean            remove what building left
 
