@@ -16,8 +16,11 @@ from debian import Apt, Item, Kernel, Package, Store
 from tree import KERNEL_ARCH, Tree
 from userspace import Place
 
-# Nothing outside is built from the files here; Kconfig reads those of every architecture that have no dot.
-USELESS = ("Documentation/[!K]*", "arch/[a-wyz]*/*.*", "arch/xtensa/*.*", "tools/perf", "tools/testing")
+# Nothing else is built from these; Kconfig and Makefiles are read across architectures.
+USELESS = (
+    *("Documentation/[!K]*", "tools/perf", "tools/testing/*/*/*"),
+    *(f"arch/{name}/*.{kind}" for name in ("[a-wyz]*", "xtensa") for kind in ("[chS]", "dts*")),
+)
 # Two thirds of the source, for kernels that few would boot in a virtual machine: the code is unpacked on demand.
 LARGE = (
     *(f"drivers/{name}" for name in "accel clk gpu iio infiniband media net pinctrl staging".split()),
