@@ -23,7 +23,7 @@ USELESS = (
 )
 # Two thirds of the source, for kernels that few would boot in a virtual machine: the code is unpacked on demand.
 LARGE = (
-    *(f"drivers/{name}" for name in "accel clk gpu iio infiniband media net pinctrl staging".split()),
+    *(f"drivers/{name}" for name in "accel gpu/drm iio infiniband media net/ethernet net/wireless staging".split()),
     "sound",
 )
 # What a module's build reads, of all that is there once the kernel is built.
@@ -147,17 +147,18 @@ class ConfiguredTree(Tree):
             if f"\n{name}=y\n" not in self.config():
                 raise Error(f"the configuration lacks {name}=y, or what it depends on: no Rust module would fit")
         self.release = place.run(self.make(place, "-s", "kernelrelease"), what, self.path).split()[-1]
+        self.on = {name for name, value in settings(self.config()).items() if value != "n"}
         needed = [name for name in LARGE if self.uses(name)]
         if needed:
             self.unpack_tar(self.source, kernel.source.name, [f"{{}}/{name}" for name in needed])
 
     def uses(self, directory: str) -> bool:
-        """Whether any option of the directory's is on."""
-        there = set()
-        for path in (self.path / directory).rglob("Kconfig*"):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            there |= set(re.findall(r"^\s*(?:menu)?config\s+(\w+)", text, re.MULTILINE))
-        return any(value != "n" and name.removeprefix("CONFIG_") in there for name, value in settings(self.config()).items())
+        """Whether any option is on that the directory has, or builds something for."""
+        there: set[str] = set()
+        for name, pattern in (("Kconfig*", r"^\s*(?:menu)?config\s+(\w+)"), ("Makefile*", r"^obj-\$\(CONFIG_(\w+)\)")):
+            for path in (self.path / directory).rglob(name):
+                there.update(re.findall(pattern, path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE))
+        return any(f"CONFIG_{name}" in self.on for name in there)
 
     def build(self, place: Place, kernel: Kernel, native: str) -> None:
         with phase("configuring the kernel"):

@@ -413,9 +413,10 @@ class Configured(unittest.TestCase):
         made = self.made(self.fragments(b=""))
         (made.path / "drivers/net/can").mkdir(parents=True)
         (made.path / "drivers/net/can/Kconfig").write_text("menuconfig CAN\n\nconfig CAN_DEV\n", encoding="utf-8")
-        for text, wanted in (("CONFIG_CAN_RAW=y\n", False), ("# CONFIG_CAN_DEV is not set\n", False), ("CONFIG_CAN=m\n", True)):
-            (made.path / ".config").write_text(text, encoding="utf-8")
-            self.assertEqual(made.uses("drivers/net"), wanted, text)
+        (made.path / "drivers/net/Makefile").write_text("obj-y += can/\nobj-$(CONFIG_NET) += loopback.o\n", encoding="utf-8")
+        for on, wanted in (("CAN_RAW", False), ("CAN", True), ("CAN_DEV", True), ("NET", True)):
+            made.on = {f"CONFIG_{on}"}
+            self.assertEqual(made.uses("drivers/net"), wanted, on)
 
     def test_the_suites_compiler_is_taken(self) -> None:
         made = self.tree(self.fragments(b=""))
