@@ -123,7 +123,7 @@ class ConfiguredTree(Tree):
             cwd=self.path,
         )
 
-    def make(self, place: Place, *words: str) -> list[str]:
+    def make(self, *words: str) -> list[str]:
         general, compilers = self.variables("", "")
         made = time.gmtime((self.path / "Makefile").stat().st_mtime)
         return [
@@ -135,10 +135,9 @@ class ConfiguredTree(Tree):
 
     def configure(self, place: Place, kernel: Kernel) -> None:
         what = "cannot configure the kernel"
-        place.run(self.make(place, "KCONFIG_ALLCONFIG=fragments.config", "allnoconfig"), what, self.path)
+        place.run(self.make("KCONFIG_ALLCONFIG=fragments.config", "allnoconfig"), what, self.path)
         lost = self.fragments.lost(self.config())
         if lost:
-            remove(self.path)
             raise Error(
                 f"this kernel's configuration does not take {', '.join(lost)}: the options do not exist in it, or lack"
                 " something they depend on, or others force them"
@@ -146,7 +145,7 @@ class ConfiguredTree(Tree):
         for name in ("CONFIG_MODULES", "CONFIG_RUST"):
             if f"\n{name}=y\n" not in self.config():
                 raise Error(f"the configuration lacks {name}=y, or what it depends on: no Rust module would fit")
-        self.release = place.run(self.make(place, "-s", "kernelrelease"), what, self.path).split()[-1]
+        self.release = place.run(self.make("-s", "kernelrelease"), what, self.path).split()[-1]
         self.on = {name for name, value in settings(self.config()).items() if value != "n"}
         needed = [name for name in LARGE if self.uses(name)]
         if needed:
@@ -162,7 +161,11 @@ class ConfiguredTree(Tree):
 
     def build(self, place: Place, kernel: Kernel, native: str) -> None:
         with phase("configuring the kernel"):
-            self.configure(place, kernel)
+            try:
+                self.configure(place, kernel)
+            except Error:
+                remove(self.path)
+                raise
         steps = 0
 
         def count(_line: str) -> None:
@@ -173,8 +176,8 @@ class ConfiguredTree(Tree):
         modules = image / "lib/modules" / self.release
         what = f"cannot build the kernel {self.release}"
         with phase(f"building the kernel {self.release} (about 8 minutes)", lambda: f"{steps} steps"):
-            place.run(self.make(place, "bzImage", "modules"), what, self.path, count)
-            install = self.make(place, f"INSTALL_MOD_PATH={image}", "INSTALL_MOD_STRIP=1", "DEPMOD=true", "modules_install")
+            place.run(self.make("bzImage", "modules"), what, self.path, count)
+            install = self.make(f"INSTALL_MOD_PATH={image}", "INSTALL_MOD_STRIP=1", "DEPMOD=true", "modules_install")
             place.run(install, what, self.path)
             (modules / "kernel").mkdir(exist_ok=True)
             remove(modules / "build")
