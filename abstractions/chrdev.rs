@@ -131,7 +131,7 @@ pub(crate) trait FileOperations: sysfs::Attributes + Send {
     /// Returns the inode that the files' mappings are to belong to, if not the node's own. Constant.
     fn inode(&self) -> Option<&PrivateInode>;
 
-    /// Opens a file.
+    /// Opens a file. If this succeeds, [`Self::release`] will be called.
     ///
     /// # Errors
     ///
@@ -509,14 +509,13 @@ impl<T: FileOperations> FileOperationsVTable<T> {
             // SAFETY: The caller promises what is asked for. While this function runs, and if it
             // succeeds until the file is released, the file holds a reference to the module.
             let device = unsafe { Cdev::device::<T>(inode) }.ok_or(ENXIO)?;
+            // The driver comes last: once it has opened the file, nothing may fail.
+            let open = KBox::new_uninit(GFP_KERNEL)?;
             // INVARIANT: The device lives until the module is unloaded, after the file's release.
-            let open = KBox::new(
-                OpenFile {
-                    device: NonNull::from(&**device),
-                    data: device.open()?,
-                },
-                GFP_KERNEL,
-            )?;
+            let open = open.write(OpenFile {
+                device: NonNull::from(&**device),
+                data: device.open()?,
+            });
             if let Some(inode) = device.inode() {
                 // SAFETY: A file that is being opened is the driver's to set up. The inode lives as
                 // long as the device.
