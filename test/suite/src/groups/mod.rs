@@ -17,6 +17,7 @@ mod contents;
 mod files;
 mod foreign;
 mod fragmented;
+mod inject;
 mod ioctls;
 mod leak;
 mod mapping;
@@ -42,6 +43,8 @@ pub fn find(name: &str) -> Option<&'static [Test]> {
         "files" => files::TESTS,
         "foreign" => foreign::TESTS,
         "fragmented" => fragmented::TESTS,
+        "inject" => inject::TESTS,
+        "inject-load" => inject::load::TESTS,
         "ioctls" => ioctls::TESTS,
         "leak" => leak::TESTS,
         "mapping" => mapping::TESTS,

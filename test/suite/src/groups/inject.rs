@@ -1,0 +1,1275 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Failures on demand: of all the allocations and copies to and from user space that a call makes,
+//! each is made to fail once.
+//!
+//! With `INJECT=full` in the environment, others that follow it fail as well, and every failure is
+//! followed by a second try.
+
+use crate::check::{Fail, Outcome, ensure, equal, same_bytes, wrong};
+use crate::device::{self, Setup};
+use crate::module;
+use crate::pattern::PAGE;
+use crate::process;
+use crate::sys::{
+    self, MAP_PRIVATE, MAP_SHARED, Map, O_RDONLY, O_RDWR, PROT_READ, RW, pread, pwrite,
+};
+use crate::uapi::Stats;
+use libc::{EAGAIN, EFAULT, ENOMEM, c_int};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::ptr;
+
+tests! {
+    "open": open,
+    "open, when each CPU's memory is short": open_percpu,
+    "close": close,
+    "mmap": mmap,
+    "the first touch of a mapping": touch,
+    "mmap with MAP_POPULATE, MADV_POPULATE, mlock": populate,
+    "read, pread, readv": reads,
+    "write, pwrite, writev": writes,
+    "splice": splice,
+    "the ioctls": ioctls,
+    "poll and epoll": polls,
+    "lseek": lseek,
+    "fork": fork,
+    "mremap": mremap,
+    "munmap": munmap,
+    "mprotect": mprotect,
+    "process_vm_readv": process_vm,
+    "debugfs, sysfs, fdinfo": files,
+    "turning trace on and off": trace,
+    "nothing is lost": unreferenced,
+}
+
+/// Whether to take the time.
+fn full() -> bool {
+    std::env::var("INJECT").is_ok_and(|value| value == "full")
+}
+
+const DEBUG: &str = "/sys/kernel/debug";
+const KINDS: [&str; 3] = ["failslab", "fail_page_alloc", "fail_usercopy"];
+
+/// What makes the calls of this thread fail.
+struct Injector {
+    nth: OwnedFd,
+    /// Allocations that fail after the first failure.
+    more: u32,
+}
+
+impl Injector {
+    fn new(more: u32) -> Outcome<Self> {
+        if !fs::exists(format!("{DEBUG}/failslab"))? {
+            return Err(Fail::Skip("this kernel cannot be made to fail".to_owned()));
+        }
+        let set = |kind: &str, name: &str, value: &str| {
+            fs::write(format!("{DEBUG}/{kind}/{name}"), value)
+        };
+        for kind in KINDS {
+            set(kind, "verbose", "0")?;
+            set(kind, "task-filter", "Y")?;
+            let copies = kind == "fail_usercopy";
+            let probability = if more > 0 && !copies { "100" } else { "0" };
+            set(kind, "probability", probability)?;
+            if !copies {
+                set(kind, "ignore-gfp-wait", "N")?;
+            }
+        }
+        set("fail_page_alloc", "ignore-gfp-highmem", "N")?;
+        set("fail_page_alloc", "min-order", "0")?;
+        Ok(Self {
+            nth: sys::open("/proc/thread-self/fail-nth", O_RDWR)?,
+            more,
+        })
+    }
+
+    /// Has the kernel print the stack of each failure to its log.
+    fn verbose(&self) -> Outcome {
+        for kind in KINDS {
+            fs::write(format!("{DEBUG}/{kind}/verbose"), "2")?;
+            let interval = format!("{DEBUG}/{kind}/verbose_ratelimit_interval_ms");
+            fs::write(interval, "0")?;
+        }
+        Ok(())
+    }
+
+    /// Does `act` while its `n`th call that can fail does so. Returns how many calls were missing
+    /// until that, too.
+    fn fail<T>(&self, n: u32, act: impl FnOnce() -> T) -> Outcome<(u32, T)> {
+        if self.more > 0 {
+            for kind in &KINDS[..2] {
+                fs::write(format!("{DEBUG}/{kind}/times"), self.more.to_string())?;
+            }
+            fs::write("/proc/thread-self/make-it-fail", "1")?;
+        }
+        let (nth, text) = (self.nth.as_raw_fd(), n.to_string());
+        let mut left = [0u8; 16];
+        // SAFETY: The buffers are as long as said. Reading and writing copies, so these calls may be
+        // the ones that fail.
+        let (armed, result, got) = unsafe {
+            let armed = libc::pwrite(nth, text.as_ptr().cast(), text.len(), 0);
+            let result = act();
+            let got = libc::pread(nth, left.as_mut_ptr().cast(), left.len(), 0);
+            libc::pwrite(nth, c"0".as_ptr().cast(), 1, 0);
+            (armed, result, got)
+        };
+        if self.more > 0 {
+            fs::write("/proc/thread-self/make-it-fail", "0")?;
+        }
+        equal("fail-nth", armed, text.len() as isize)?;
+        let Ok(got) = usize::try_from(got) else {
+            return Ok((1, result));
+        };
+        let left = String::from_utf8_lossy(&left[..got]);
+        Ok((left.trim().parse().map_err(wrong)?, result))
+    }
+}
+
+/// A walk along the failures of a call.
+struct Walk<'a> {
+    what: &'a str,
+    /// What the call may fail with.
+    errors: &'a [c_int],
+    /// It is tried again after every so many failures.
+    retry: u32,
+    /// Only these failures.
+    range: std::ops::Range<u32>,
+    injector: Injector,
+    failures: u32,
+    failed: BTreeMap<c_int, u32>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(what: &'a str, errors: &'a [c_int]) -> Outcome<Self> {
+        Ok(Self {
+            what,
+            errors,
+            retry: 1,
+            range: 1..20_000,
+            injector: Injector::new(0)?,
+            failures: 0,
+            failed: BTreeMap::new(),
+        })
+    }
+
+    /// Makes the first failure of `act` the only one, then the second, and so on until there is
+    /// none left.
+    ///
+    /// `act` starts from what `prepare` returns. If it fails, `unchanged` checks that it has done
+    /// nothing else; it is tried again and must succeed. `check` looks at what it has done; it is
+    /// told whether something failed on the way all the same.
+    fn run<S, T>(
+        &mut self,
+        mut prepare: impl FnMut() -> Outcome<S>,
+        mut act: impl FnMut(&mut S) -> io::Result<T>,
+        mut unchanged: impl FnMut(&S) -> Outcome,
+        mut check: impl FnMut(S, T, bool) -> Outcome,
+    ) -> Outcome {
+        for n in self.range.clone() {
+            let place = |fail| match fail {
+                Fail::Wrong(text) => Fail::Wrong(format!("{}, failure {n}: {text}", self.what)),
+                skip => skip,
+            };
+            let mut state = prepare().map_err(place)?;
+            let (left, result) = self.injector.fail(n, || act(&mut state)).map_err(place)?;
+            let injected = left == 0;
+
+            let done = match result {
+                Ok(done) => Some((done, injected)),
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    if !injected || !self.errors.contains(&errno) {
+                        let why = if injected {
+                            ""
+                        } else {
+                            ", though nothing failed"
+                        };
+                        return Err(place(wrong(format!("{error}{why}"))));
+                    }
+                    *self.failed.entry(errno).or_default() += 1;
+                    unchanged(&state).map_err(place)?;
+                    if n % self.retry == 0 {
+                        let again = act(&mut state);
+                        Some((again.map_err(|error| place(wrong(error)))?, false))
+                    } else {
+                        None
+                    }
+                }
+            };
+            if let Some((done, injected)) = done {
+                check(state, done, injected).map_err(place)?;
+            }
+            if !injected {
+                self.report();
+                return Ok(());
+            }
+            self.failures = n;
+        }
+        ensure(
+            format!("{}: it never succeeds", self.what),
+            self.range.end < 20_000,
+        )
+    }
+
+    fn report(&self) {
+        let failed: Vec<String> = self
+            .failed
+            .iter()
+            .map(|(&errno, times)| format!("{times}: {}", io::Error::from_raw_os_error(errno)))
+            .collect();
+        let (what, failures) = (self.what, self.failures);
+        println!("  # {what}: {failures} failures; {}", failed.join(", "));
+    }
+}
+
+/// The device, from the side.
+struct Control {
+    fd: OwnedFd,
+    expected: Vec<u8>,
+    span: usize,
+    before: Stats,
+}
+
+impl Control {
+    fn new(setup: &Setup) -> Outcome<Self> {
+        let fd = device::open(O_RDWR)?;
+        let before = device::stats(&fd)?;
+        let mut expected = setup.pattern(0).all();
+        expected.resize(setup.span(), 0);
+        Ok(Self {
+            fd,
+            expected,
+            span: setup.span(),
+            before,
+        })
+    }
+
+    /// How many mappings and open files there are more than at first.
+    fn counts(&self, mappings: u64, files: u64) -> Outcome {
+        let now = device::stats(&self.fd)?;
+        let more = (
+            now.mappings - self.before.mappings,
+            now.open_files - self.before.open_files,
+        );
+        equal("mappings and open files", more, (mappings, files))?;
+        equal("SIGBUS", now.faults_sigbus, self.before.faults_sigbus)
+    }
+
+    /// All of a mapping is there, in one piece or several, and each piece is counted.
+    fn whole(&self, map: &Map) -> Outcome {
+        let maps = fs::read_to_string("/proc/self/maps")?;
+        let pieces = maps.lines().filter(|line| line.ends_with("/dev/mapdrv0"));
+        self.counts(pieces.count() as u64, 0)?;
+        self.same(map)
+    }
+
+    /// A mapping where there are no page tables yet.
+    fn map_with(&self, flags: c_int) -> io::Result<Map> {
+        Map::at(
+            PLACE,
+            self.fd.as_raw_fd(),
+            0,
+            self.span,
+            RW,
+            flags | libc::MAP_FIXED_NOREPLACE,
+        )
+    }
+
+    fn map(&self, flags: c_int) -> Outcome<Map> {
+        Ok(self.map_with(flags)?)
+    }
+
+    /// All of a mapping is as it should be.
+    fn same(&self, map: &Map) -> Outcome {
+        equal("bytes", map.len, self.span)?;
+        same_bytes("mapping", &map.bytes(0, map.len), &self.expected)
+    }
+
+    /// All of the device is as it should be.
+    fn intact(&self) -> Outcome {
+        let bytes = pread(&self.fd, 0, self.span)?;
+        same_bytes("device", &bytes, &self.expected[..bytes.len()])
+    }
+}
+
+/// Addresses far from all others.
+const PLACE: usize = 1 << 40;
+const OTHER_PLACE: usize = 1 << 41;
+
+fn open(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    let mut walk = Walk::new("open", &[ENOMEM, EFAULT])?;
+    walk.run(
+        || Ok(()),
+        |()| device::open(O_RDWR),
+        |()| control.counts(0, 0),
+        |(), fd, _| {
+            control.counts(0, 1)?;
+            equal("size", device::info(&fd)?.size, setup.size)?;
+            drop(fd);
+            control.counts(0, 0)
+        },
+    )?;
+    ensure(
+        "open has nothing to fail with",
+        walk.failed.contains_key(&ENOMEM),
+    )
+}
+
+/// Room for a file's counters is in memory that each CPU has already, unless so many are allocated
+/// that more is needed before the kernel's worker can provide it.
+fn open_percpu(_: &Setup) -> Outcome {
+    const FILES: usize = 4000;
+
+    urgent()?;
+    let limit = libc::rlimit {
+        rlim_cur: FILES as u64 + 100,
+        rlim_max: FILES as u64 + 100,
+    };
+    // SAFETY: The structure is valid for the call.
+    sys::check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    let mut files = Vec::with_capacity(FILES);
+    let mut usual = u32::MAX;
+    while files.len() < FILES {
+        let before = percpu()?;
+        let mut walk = Walk::new("open", &[ENOMEM, EFAULT])?;
+        walk.run(
+            || Ok(()),
+            |()| device::open(O_RDWR),
+            |()| Ok(()),
+            |(), fd, _| {
+                files.push(fd);
+                Ok(())
+            },
+        )?;
+        let failed = walk.failed.get(&ENOMEM).copied().unwrap_or(0);
+        usual = usual.min(failed);
+        // If nothing failed in between, it was the worker all the same.
+        if percpu()? > before && failed > usual {
+            println!(
+                "  # file {}: {failed} x ENOMEM, usually {usual}",
+                files.len()
+            );
+            return Ok(());
+        }
+    }
+    Err(wrong("there was always room"))
+}
+
+/// Lets none of the kernel's workers run before this process sleeps.
+fn urgent() -> Outcome {
+    let param = libc::sched_param { sched_priority: 1 };
+    // SAFETY: The structure is valid for the call.
+    sys::check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) })?;
+    Ok(())
+}
+
+/// How much memory, in KiB, is each CPU's own.
+fn percpu() -> Outcome<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Percpu:"));
+    let size = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    size.ok_or_else(|| wrong("no Percpu in meminfo"))
+}
+
+fn close(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    Walk::new("close", &[])?.run(
+        || Ok(device::open(O_RDWR)?.into_raw_fd()),
+        // SAFETY: The descriptor is this test's.
+        |&mut fd| sys::check(unsafe { libc::close(fd) }),
+        |_| Ok(()),
+        |_, _, _| control.counts(0, 0),
+    )
+}
+
+fn mmap(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    for (what, flags) in [("mmap, shared", MAP_SHARED), ("mmap, private", MAP_PRIVATE)] {
+        let mut walk = Walk::new(what, &[ENOMEM])?;
+        walk.run(
+            || Ok(()),
+            |()| control.map_with(flags),
+            |()| control.counts(0, 0),
+            |(), map, _| {
+                control.counts(1, 0)?;
+                control.same(&map)
+            },
+        )?;
+        ensure(
+            "mmap has nothing to fail with",
+            walk.failed.contains_key(&ENOMEM),
+        )?;
+    }
+    control.counts(0, 0)
+}
+
+fn touch(setup: &Setup) -> Outcome {
+    const WORD: u64 = 0x0123_4567_89ab_cdef;
+
+    let control = Control::new(setup)?;
+    let old = u64::from_ne_bytes(control.expected[..8].try_into().expect("eight bytes"));
+    // How many pages a fault has mapped.
+    let mut installed = BTreeMap::<u64, u32>::new();
+    for (what, flags, write) in [
+        ("touch, shared", MAP_SHARED, false),
+        ("touch, private", MAP_PRIVATE, false),
+        ("write, shared", MAP_SHARED, true),
+        ("write, private", MAP_PRIVATE, true),
+    ] {
+        // A fault that runs out of memory is taken again.
+        let mut walk = Walk::new(what, &[])?;
+        walk.run(
+            || {
+                Ok((
+                    control.map(flags)?,
+                    device::stats(&control.fd)?.pages_installed,
+                ))
+            },
+            |(map, _)| {
+                if write {
+                    map.put(0, WORD);
+                }
+                Ok(map.get(0))
+            },
+            |_| Ok(()),
+            |(map, before), word, _| {
+                let pages = device::stats(&control.fd)?.pages_installed - before;
+                if flags == MAP_SHARED {
+                    *installed.entry(pages).or_default() += 1;
+                }
+                if write {
+                    equal("what was written", word, WORD)?;
+                    let here = u64::from_ne_bytes(
+                        pread(&control.fd, 0, 8)?.try_into().expect("eight bytes"),
+                    );
+                    equal("device", here, if flags == MAP_SHARED { WORD } else { old })?;
+                    map.put(0, old);
+                }
+                equal("contents", map.get(0), old)?;
+                control.same(&map)
+            },
+        )?;
+        ensure("a fault has nothing to fail with", walk.failures > 0)?;
+    }
+    println!("  # pages mapped by a fault, and how often: {installed:?}");
+    // A window for which there is no page table is given up, but for the page that is missing.
+    let info = device::info(&control.fd)?;
+    if info.mode == crate::uapi::MODE_VMALLOC {
+        ensure(
+            "no fault was served by one page",
+            installed.contains_key(&1),
+        )?;
+        let window = info.fault_around / PAGE as u64;
+        ensure(
+            "no fault was served by a window",
+            installed.contains_key(&window),
+        )?;
+    }
+    control.counts(0, 0)
+}
+
+fn populate(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    for (what, flags) in [
+        ("MAP_POPULATE, shared", MAP_SHARED),
+        ("MAP_POPULATE, private", MAP_PRIVATE),
+    ] {
+        let mut walk = Walk::new(what, &[ENOMEM])?;
+        walk.run(
+            || Ok(()),
+            |()| control.map_with(flags | libc::MAP_POPULATE),
+            |()| control.counts(0, 0),
+            |(), map, _| {
+                control.counts(1, 0)?;
+                control.same(&map)
+            },
+        )?;
+    }
+    for (what, advice) in [
+        ("MADV_POPULATE_READ", libc::MADV_POPULATE_READ),
+        ("MADV_POPULATE_WRITE", libc::MADV_POPULATE_WRITE),
+    ] {
+        for flags in [MAP_SHARED, MAP_PRIVATE] {
+            Walk::new(what, &[ENOMEM])?.run(
+                || control.map(flags),
+                |map| map.advise(0, map.len, advice),
+                |map| control.same(map),
+                |map, (), _| control.same(&map),
+            )?;
+        }
+    }
+    Walk::new("mlock", &[ENOMEM, EAGAIN])?.run(
+        || control.map(MAP_SHARED),
+        // SAFETY: The place is ours.
+        |map| sys::check(unsafe { libc::mlock(map.addr as *const _, map.len) }),
+        |map| control.same(map),
+        |map, _, _| control.same(&map),
+    )?;
+    control.counts(0, 0)
+}
+
+/// What no device has.
+const NOTHING: u8 = 0xa5;
+
+/// Pieces that a buffer is read to and written from.
+fn pieces(buffer: &mut [u8]) -> [libc::iovec; 3] {
+    let third = buffer.len() / 3;
+    let start = buffer.as_mut_ptr();
+    [0, 1, 2].map(|piece| libc::iovec {
+        iov_base: start.wrapping_add(piece * third).cast(),
+        iov_len: third,
+    })
+}
+
+type Transfer = fn(&OwnedFd, &mut [u8]) -> isize;
+
+fn reads(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    let calls: [(&str, Transfer); 3] = [
+        // SAFETY: The buffer is as long as said.
+        ("read", |fd, buffer| unsafe {
+            libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len())
+        }),
+        // SAFETY: As above.
+        ("pread", |fd, buffer| unsafe {
+            libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0)
+        }),
+        // SAFETY: As above, in pieces.
+        ("readv", |fd, buffer| unsafe {
+            libc::readv(fd.as_raw_fd(), pieces(buffer).as_ptr(), 3)
+        }),
+    ];
+    for (what, call) in calls {
+        let mut walk = Walk::new(what, &[EFAULT])?;
+        walk.run(
+            || Ok((device::open(O_RDONLY)?, vec![NOTHING; 3 * PAGE])),
+            |(fd, buffer)| sys::count(call(fd, buffer)),
+            |(fd, buffer)| {
+                equal("position", sys::lseek(fd, 0, libc::SEEK_CUR)?, 0)?;
+                ensure(
+                    "something was read",
+                    buffer.iter().all(|&byte| byte == NOTHING),
+                )
+            },
+            |(fd, buffer), got, injected| {
+                ensure(format!("{got} bytes"), got == buffer.len() || injected)?;
+                let position = if what == "pread" { 0 } else { got };
+                equal(
+                    "position",
+                    sys::lseek(&fd, 0, libc::SEEK_CUR)?,
+                    position as i64,
+                )?;
+                same_bytes(what, &buffer[..got], &control.expected[..got])?;
+                let rest = &buffer[got..];
+                ensure("more was read", rest.iter().all(|&byte| byte == NOTHING))
+            },
+        )?;
+        ensure(
+            "reading has nothing to fail with",
+            walk.failed.contains_key(&EFAULT),
+        )?;
+    }
+    Ok(())
+}
+
+fn writes(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    let calls: [(&str, Transfer); 3] = [
+        // SAFETY: The buffer is as long as said.
+        ("write", |fd, buffer| unsafe {
+            libc::write(fd.as_raw_fd(), buffer.as_ptr().cast(), buffer.len())
+        }),
+        // SAFETY: As above.
+        ("pwrite", |fd, buffer| unsafe {
+            libc::pwrite(fd.as_raw_fd(), buffer.as_ptr().cast(), buffer.len(), 0)
+        }),
+        // SAFETY: As above, in pieces.
+        ("writev", |fd, buffer| unsafe {
+            libc::writev(fd.as_raw_fd(), pieces(buffer).as_ptr(), 3)
+        }),
+    ];
+    for (what, call) in calls {
+        let mut walk = Walk::new(what, &[EFAULT])?;
+        walk.run(
+            || {
+                let generation = device::info(&control.fd)?.generation;
+                Ok((device::open(O_RDWR)?, vec![NOTHING; 3 * PAGE], generation))
+            },
+            |(fd, buffer, _)| sys::count(call(fd, buffer)),
+            |(fd, _, generation)| {
+                equal(
+                    "generation",
+                    device::info(&control.fd)?.generation,
+                    *generation,
+                )?;
+                equal("position", sys::lseek(fd, 0, libc::SEEK_CUR)?, 0)?;
+                control.intact()
+            },
+            |(fd, buffer, before), got, injected| {
+                ensure(format!("{got} bytes"), got == buffer.len() || injected)?;
+                equal(
+                    "generation",
+                    device::info(&control.fd)?.generation,
+                    before + 1,
+                )?;
+                let position = if what == "pwrite" { 0 } else { got };
+                equal(
+                    "position",
+                    sys::lseek(&fd, 0, libc::SEEK_CUR)?,
+                    position as i64,
+                )?;
+                same_bytes(what, &pread(&fd, 0, got)?, &buffer[..got])?;
+                equal("restored", pwrite(&fd, 0, &control.expected[..got])?, got)?;
+                control.intact()
+            },
+        )?;
+        ensure(
+            "writing has nothing to fail with",
+            walk.failed.contains_key(&EFAULT),
+        )?;
+    }
+    Ok(())
+}
+
+fn splice(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    let mut walk = Walk::new("splice", &[ENOMEM, EFAULT])?;
+    walk.run(
+        || {
+            let mut ends = [0; 2];
+            // SAFETY: There is room for both ends, which are ours.
+            let ends = unsafe {
+                sys::check(libc::pipe(ends.as_mut_ptr()))?;
+                ends.map(|end| OwnedFd::from_raw_fd(end))
+            };
+            Ok((device::open(O_RDONLY)?, ends))
+        },
+        |(from, [_, into])| {
+            let (from, into, none) = (from.as_raw_fd(), into.as_raw_fd(), ptr::null_mut());
+            // SAFETY: No pointers.
+            sys::count(unsafe { libc::splice(from, none, into, none, 2 * PAGE, 0) })
+        },
+        |(from, _)| equal("position", sys::lseek(from, 0, libc::SEEK_CUR)?, 0),
+        |(from, [out, into]), got, _| {
+            ensure("nothing was moved", got > 0)?;
+            equal(
+                "position",
+                sys::lseek(&from, 0, libc::SEEK_CUR)?,
+                got as i64,
+            )?;
+            drop(into);
+            let bytes = sys::read_all(&out, PAGE)?;
+            same_bytes("splice", &bytes, &control.expected[..got])
+        },
+    )?;
+    ensure(
+        "splice has nothing to fail with",
+        walk.failed.contains_key(&ENOMEM),
+    )
+}
+
+fn events(fd: &impl AsRawFd) -> io::Result<i16> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN | libc::POLLPRI,
+        revents: 0,
+    };
+    // SAFETY: The structure is valid for the call.
+    sys::check(unsafe { libc::poll(&raw mut poll, 1, 0) })?;
+    Ok(poll.revents)
+}
+
+fn ioctls(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    // Whoever was not told of a write must be told of it later.
+    let mut walk = Walk::new("ioctl INFO", &[EFAULT])?;
+    walk.run(
+        || {
+            let fd = device::open(O_RDONLY)?;
+            pwrite(&control.fd, 0, &control.expected[..1])?;
+            Ok(fd)
+        },
+        |fd| device::info(fd),
+        |fd| equal("events", events(fd)?, libc::POLLIN | libc::POLLPRI),
+        |fd, info, _| {
+            equal("events", events(&fd)?, libc::POLLIN)?;
+            equal("size", info.size, setup.size)?;
+            equal("generation", info.generation, device::info(&fd)?.generation)
+        },
+    )?;
+    ensure(
+        "INFO has nothing to fail with",
+        walk.failed.contains_key(&EFAULT),
+    )?;
+    let expected = device::walk(&control.fd, 1)?;
+    Walk::new("ioctl WALK", &[EFAULT])?.run(
+        || Ok(()),
+        |()| device::walk(&control.fd, 1),
+        |()| Ok(()),
+        |(), walk, _| equal("walk", walk, expected),
+    )?;
+    let expected = device::stats(&control.fd)?;
+    Walk::new("ioctl STATS", &[EFAULT])?.run(
+        || Ok(()),
+        |()| device::stats(&control.fd),
+        |()| Ok(()),
+        |(), stats, _| equal("stats", stats, expected),
+    )
+}
+
+fn polls(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    let mut walk = Walk::new("poll", &[ENOMEM, EFAULT])?;
+    walk.run(
+        || Ok(()),
+        |()| events(&control.fd),
+        |()| Ok(()),
+        |(), events, _| equal("events", events & libc::POLLIN, libc::POLLIN),
+    )?;
+    ensure("poll has nothing to fail with", walk.failures > 0)?;
+    let mut event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: 7,
+    };
+    Walk::new("epoll_ctl", &[ENOMEM, EFAULT])?.run(
+        || {
+            // SAFETY: No pointers; the descriptor is ours.
+            let set = unsafe { OwnedFd::from_raw_fd(sys::check(libc::epoll_create1(0))? as c_int) };
+            Ok((set, device::open(O_RDONLY)?))
+        },
+        // SAFETY: The event is valid for the call.
+        |(set, fd)| {
+            sys::check(unsafe {
+                let (set, fd) = (set.as_raw_fd(), fd.as_raw_fd());
+                libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event)
+            })
+        },
+        |_| control.counts(0, 1),
+        |(set, fd), _, _| {
+            let mut found = MaybeUninit::<libc::epoll_event>::uninit();
+            // SAFETY: There is room for one event.
+            let got =
+                sys::check(unsafe { libc::epoll_wait(set.as_raw_fd(), found.as_mut_ptr(), 1, 0) })?;
+            equal("events", got, 1)?;
+            drop(fd);
+            control.counts(0, 0)
+        },
+    )
+}
+
+fn lseek(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    Walk::new("lseek", &[])?.run(
+        || Ok(()),
+        |()| sys::lseek(&control.fd, 0, libc::SEEK_END),
+        |()| Ok(()),
+        |(), at, _| equal("position", at, setup.size as i64),
+    )
+}
+
+fn fork(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    for (what, flags) in [("fork, shared", MAP_SHARED), ("fork, private", MAP_PRIVATE)] {
+        let mut walk = Walk::new(what, &[ENOMEM, EAGAIN])?;
+        walk.run(
+            || {
+                let map = control.map(flags)?;
+                // A page of the process's own, if private.
+                map.put(0, map.get(0));
+                map.touch();
+                Ok(map)
+            },
+            |map| process::fork(|| i32::from(control.same(map).is_err())),
+            |map| {
+                control.counts(1, 0)?;
+                control.same(map)
+            },
+            |map, pid, _| {
+                equal("the child's status", process::wait(pid)?, 0)?;
+                control.counts(1, 0)?;
+                control.same(&map)
+            },
+        )?;
+        ensure(
+            "fork has nothing to fail with",
+            walk.failed.contains_key(&ENOMEM),
+        )?;
+    }
+    control.counts(0, 0)
+}
+
+fn mremap(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    for flags in [MAP_SHARED, MAP_PRIVATE] {
+        let mut walk = Walk::new("mremap, moving", &[ENOMEM, EFAULT])?;
+        walk.run(
+            || {
+                let map = control.map(flags)?;
+                map.touch();
+                Ok(map)
+            },
+            |map| {
+                let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+                map.remap(map.len, how, OTHER_PLACE)
+            },
+            |map| {
+                equal("place", map.addr, PLACE)?;
+                control.counts(1, 0)?;
+                control.same(map)
+            },
+            |map, (), _| {
+                equal("place", map.addr, OTHER_PLACE)?;
+                control.counts(1, 0)?;
+                control.same(&map)?;
+                ensure(
+                    "something is where it was",
+                    Map::at(
+                        PLACE,
+                        -1,
+                        0,
+                        map.len,
+                        PROT_READ,
+                        MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+                    )
+                    .is_ok(),
+                )
+            },
+        )?;
+        ensure(
+            "mremap has nothing to fail with",
+            walk.failed.contains_key(&ENOMEM),
+        )?;
+    }
+    Walk::new("mremap, shrinking", &[ENOMEM])?.run(
+        || control.map(MAP_SHARED),
+        |map| map.remap(PAGE, 0, 0),
+        |map| {
+            control.counts(1, 0)?;
+            control.same(map)
+        },
+        |map, (), _| {
+            control.counts(1, 0)?;
+            same_bytes("first page", &map.bytes(0, PAGE), &control.expected[..PAGE])
+        },
+    )?;
+    control.counts(0, 0)
+}
+
+fn munmap(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    Walk::new("munmap", &[ENOMEM])?.run(
+        || {
+            let map = control.map(MAP_SHARED)?;
+            map.touch();
+            Ok(map)
+        },
+        |map| map.unmap(0, map.len),
+        |map| {
+            control.counts(1, 0)?;
+            control.same(map)
+        },
+        |_, (), _| control.counts(0, 0),
+    )?;
+    let mut walk = Walk::new("munmap in the middle", &[ENOMEM])?;
+    walk.run(
+        || {
+            let map = control.map(MAP_SHARED)?;
+            map.touch();
+            Ok(map)
+        },
+        |map| map.unmap(2 * PAGE, PAGE),
+        // What was split may stay so.
+        |map| control.whole(map),
+        |map, (), _| {
+            control.counts(2, 0)?;
+            same_bytes(
+                "before",
+                &map.bytes(0, 2 * PAGE),
+                &control.expected[..2 * PAGE],
+            )?;
+            let rest = map.bytes(3 * PAGE, map.len - 3 * PAGE);
+            same_bytes("after", &rest, &control.expected[3 * PAGE..])
+        },
+    )?;
+    ensure(
+        "a split has nothing to fail with",
+        walk.failed.contains_key(&ENOMEM),
+    )?;
+    control.counts(0, 0)
+}
+
+fn mprotect(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    let mut walk = Walk::new("mprotect in the middle", &[ENOMEM])?;
+    walk.run(
+        || control.map(MAP_PRIVATE),
+        |map| map.protect(2 * PAGE, PAGE, PROT_READ),
+        |map| control.whole(map),
+        |map, (), _| {
+            control.counts(3, 0)?;
+            control.same(&map)
+        },
+    )?;
+    ensure(
+        "a split has nothing to fail with",
+        walk.failed.contains_key(&ENOMEM),
+    )?;
+    control.counts(0, 0)
+}
+
+fn process_vm(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    let mut walk = Walk::new("process_vm_readv", &[ENOMEM, EFAULT])?;
+    walk.run(
+        || Ok((control.map(MAP_SHARED)?, vec![NOTHING; 3 * PAGE])),
+        |(map, buffer)| {
+            let there = libc::iovec {
+                iov_base: map.addr as *mut _,
+                iov_len: buffer.len(),
+            };
+            // SAFETY: The process is this one; both places are as long as said.
+            sys::count(unsafe {
+                let pid = libc::getpid();
+                libc::process_vm_readv(pid, pieces(buffer).as_ptr(), 3, &raw const there, 1, 0)
+            })
+        },
+        |(map, _)| control.same(map),
+        |(map, buffer), got, injected| {
+            ensure(format!("{got} bytes"), got == buffer.len() || injected)?;
+            same_bytes("read", &buffer[..got], &control.expected[..got])?;
+            control.same(&map)
+        },
+    )?;
+    ensure(
+        "process_vm_readv has nothing to fail with",
+        walk.failures > 0,
+    )
+}
+
+/// Reads all of a file that fits the buffer.
+fn slurp(path: &CStr, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: The path is a C string; the descriptor is ours; the buffer is as long as said.
+    unsafe {
+        let fd = sys::check(libc::open(path.as_ptr(), O_RDONLY | libc::O_CLOEXEC))?;
+        let fd = OwnedFd::from_raw_fd(fd as c_int);
+        sys::count(libc::read(
+            fd.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+        ))
+    }
+}
+
+const TRACE: &CStr = c"/sys/kernel/debug/mapdrv/mapdrv0/trace";
+
+fn files(setup: &Setup) -> Outcome {
+    let control = Control::new(setup)?;
+    let fdinfo = std::ffi::CString::new(format!("/proc/self/fdinfo/{}", control.fd.as_raw_fd()));
+    let fdinfo = fdinfo.expect("no zero in it");
+    for path in [
+        c"/sys/kernel/debug/mapdrv/mapdrv0/stats",
+        TRACE,
+        c"/sys/class/mapdrv/mapdrv0/size",
+        c"/sys/class/mapdrv/mapdrv0/pages_installed",
+        c"/sys/class/mapdrv/mapdrv0/dev",
+        &fdinfo,
+    ] {
+        let what = path.to_string_lossy();
+        let mut buffer = [0; 4096];
+        let len = slurp(path, &mut buffer)?;
+        let expected = buffer[..len].to_vec();
+        ensure(format!("{what} is empty"), len > 0)?;
+        let mut walk = Walk::new(&what, &[ENOMEM, EFAULT])?;
+        walk.run(
+            || Ok([0; 4096]),
+            |buffer| slurp(path, buffer),
+            |_| Ok(()),
+            |buffer, got, _| same_bytes(&*what, &buffer[..got], &expected),
+        )?;
+        ensure(
+            format!("{what} has nothing to fail with"),
+            walk.failed.len() == 2,
+        )?;
+    }
+    Ok(())
+}
+
+fn trace(_: &Setup) -> Outcome {
+    let state = || -> Outcome<u8> {
+        let mut buffer = [0; 16];
+        slurp(TRACE, &mut buffer)?;
+        Ok(buffer[0])
+    };
+    // SAFETY: The byte is valid for the call.
+    let put = |fd: &OwnedFd, byte: u8| {
+        sys::count(unsafe { libc::write(fd.as_raw_fd(), (&raw const byte).cast(), 1) })
+    };
+    for value in [b'1', b'0'] {
+        let mut walk = Walk::new("trace", &[ENOMEM, EFAULT])?;
+        let other = b'0' + b'1' - value;
+        walk.run(
+            || {
+                let fd = sys::open(&TRACE.to_string_lossy(), libc::O_WRONLY)?;
+                equal("written", put(&fd, other)?, 1)?;
+                Ok(fd)
+            },
+            |fd| put(fd, value),
+            |_| equal("trace", state()?, other),
+            |_, _, _| equal("trace", state()?, value),
+        )?;
+        ensure(
+            "trace has nothing to fail with",
+            walk.failed.contains_key(&EFAULT),
+        )?;
+    }
+    Ok(())
+}
+
+/// The leak detector knows of nothing that was lost.
+fn unreferenced(_: &Setup) -> Outcome {
+    const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+
+    if !fs::exists(KMEMLEAK)? {
+        return Err(Fail::Skip("this kernel has no kmemleak".to_owned()));
+    }
+    // It passes over what is young.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    for _ in 0..2 {
+        fs::write(KMEMLEAK, "scan")?;
+    }
+    let found = fs::read_to_string(KMEMLEAK)?;
+    ensure(format!("lost:\n{found}"), found.is_empty())
+}
+
+/// Loading and unloading.
+pub mod load {
+    use super::*;
+    use crate::kmsg::Log;
+    use std::ffi::CString;
+    use std::fs::File;
+
+    tests! {
+        "loading": insert,
+        "unloading": remove,
+        "no page is lost": pages,
+        "nothing is lost": unreferenced,
+    }
+
+    struct Module {
+        file: File,
+        params: CString,
+    }
+
+    impl Module {
+        fn new(setup: &Setup) -> Outcome<Self> {
+            // The patience of tests is not for waits without end, but with failures there are many
+            // short ones.
+            //
+            // SAFETY: No pointers.
+            unsafe { libc::alarm(0) };
+            Ok(Self {
+                file: File::open(format!("{}.ko", module::NAME))?,
+                params: CString::new(setup.params.as_str()).expect("no zero in it"),
+            })
+        }
+
+        fn insert(&self) -> io::Result<()> {
+            // SAFETY: The parameters are a C string.
+            sys::check(unsafe {
+                let (file, params) = (self.file.as_raw_fd(), self.params.as_ptr());
+                libc::syscall(libc::SYS_finit_module, file, params, 0)
+            })
+            .map(drop)
+        }
+    }
+
+    /// Nothing of the driver is there.
+    fn gone() -> Outcome {
+        let modules = fs::read_to_string("/proc/modules")?;
+        ensure("it is listed", !modules.contains(module::NAME))?;
+        equal("traces", module::traces()?, vec![])
+    }
+
+    /// All devices are there.
+    fn there(setup: &Setup) -> Outcome {
+        for minor in 0..setup.devices {
+            let fd = sys::open(&device::path(minor), O_RDONLY)?;
+            equal("minor", device::info(&fd)?.minor, minor)?;
+            let len = PAGE.min(setup.size as usize);
+            let expected = setup.pattern(minor).page(0);
+            same_bytes("first page", &pread(&fd, 0, len)?, &expected[..len])?;
+        }
+        Ok(())
+    }
+
+    fn unload() -> Outcome {
+        module::remove(module::NAME)?;
+        gone()
+    }
+
+    /// Where failures were, by what the log says.
+    struct Places {
+        log: Log,
+        /// Functions of the kernel's that the driver has called.
+        callees: BTreeMap<String, u32>,
+        /// How many failures the driver has put down to a device that could not be allocated.
+        devices: u32,
+    }
+
+    impl Places {
+        fn new() -> Outcome<Self> {
+            Ok(Self {
+                log: Log::from_now()?,
+                callees: BTreeMap::new(),
+                devices: 0,
+            })
+        }
+
+        fn look(&mut self) -> Outcome {
+            let mut callee = None;
+            for line in self.log.lines()? {
+                if line.contains("forcing a failure") {
+                    callee = Some(String::new());
+                } else if line.contains("cannot allocate device") {
+                    self.devices += 1;
+                } else if let Some(inner) = &mut callee {
+                    if line.ends_with("[map_driver]") {
+                        *self.callees.entry(inner.clone()).or_default() += 1;
+                        callee = None;
+                    } else if !line.trim_start().starts_with('?') {
+                        *inner = line.split('+').next().unwrap_or_default().trim().to_owned();
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn insert(setup: &Setup) -> Outcome {
+        let module = Module::new(setup)?;
+        module.insert()?;
+        unload()?;
+        let mut walk = Walk::new("finit_module", &[ENOMEM, EFAULT])?;
+        walk.retry = if full() { 1 } else { 16 };
+        walk.injector.verbose()?;
+        let places = RefCell::new(Places::new()?);
+        walk.run(
+            || Ok(()),
+            |()| module.insert(),
+            |()| {
+                places.borrow_mut().look()?;
+                gone()
+            },
+            |(), (), _| {
+                places.borrow_mut().look()?;
+                there(setup)?;
+                unload()
+            },
+        )?;
+        let Places {
+            callees, devices, ..
+        } = places.into_inner();
+        println!("  # failures in: {callees:?}");
+        let mut names = vec![
+            "alloc_chrdev_region",
+            "class_create",
+            "device_create",
+            "cdev_alloc",
+            "cdev_add",
+            "debugfs_create_dir",
+            "debugfs_create_file_full",
+        ];
+        if setup.params.contains("huge=1") {
+            names.extend(["kern_mount", "alloc_anon_inode", "vm_map_ram"]);
+        }
+        for name in names {
+            ensure(format!("{name} never failed"), callees.contains_key(name))?;
+        }
+        let short = short_of_percpu(&module)?;
+        println!("  # failures to allocate a device: {devices}; short of per-CPU memory: {short}");
+        ensure("per-CPU memory never failed", short > devices)
+    }
+
+    /// How often allocating a device fails when memory for each CPU must be found as well.
+    fn short_of_percpu(module: &Module) -> Outcome<u32> {
+        const MANY: u32 = 1_000_000;
+
+        urgent()?;
+        let mut walk = Walk::new("finit_module, short of per-CPU memory", &[ENOMEM])?;
+        // With a parameter that the driver refuses, it ends where the driver begins.
+        let refused = Module {
+            file: module.file.try_clone()?,
+            params: c"devices=0".to_owned(),
+        };
+        let (left, result) = walk.injector.fail(MANY, || refused.insert())?;
+        ensure("devices=0 is accepted", result.is_err())?;
+        let start = MANY - left;
+        walk.range = start.saturating_sub(10)..start + 20;
+        walk.retry = u32::MAX;
+        let places = RefCell::new(Places::new()?);
+        walk.run(
+            || Ok(module::insert("obstacle", "percpu=1")?),
+            |()| module.insert(),
+            |()| {
+                gone()?;
+                places.borrow_mut().look()?;
+                Ok(module::remove("obstacle")?)
+            },
+            |(), (), _| {
+                unload()?;
+                places.borrow_mut().look()?;
+                Ok(module::remove("obstacle")?)
+            },
+        )?;
+        Ok(places.into_inner().devices)
+    }
+
+    fn remove(setup: &Setup) -> Outcome {
+        let module = Module::new(setup)?;
+        let mut walk = Walk::new("delete_module", &[ENOMEM, EFAULT])?;
+        walk.run(
+            || Ok(module.insert()?),
+            |()| module::remove(module::NAME),
+            |()| there(setup),
+            |(), (), _| gone(),
+        )
+    }
+
+    /// No page belongs to the driver any more.
+    fn pages(_: &Setup) -> Outcome {
+        const OWNERS: &str = "/sys/kernel/debug/page_owner_stacks/show_stacks";
+        /// Those that the kernel keeps, for everyone: of slabs, of each CPU, of its own page tables
+        /// and of those who watch it.
+        const KEPT: [&str; 6] = [
+            "allocate_slab",
+            "pcpu_",
+            "_alloc_kernel",
+            "__pmd_alloc",
+            "kasan_",
+            "stack_depot_",
+        ];
+
+        if !fs::exists(OWNERS)? {
+            return Err(Fail::Skip("this kernel keeps no page owners".to_owned()));
+        }
+        // A function of a module that is gone has an address, but no name.
+        let unnamed = |line: &str| {
+            let address = line.trim().strip_prefix("0x");
+            address.is_some_and(|digits| digits >= "ffffffffa0000000")
+        };
+        let owners = fs::read_to_string(OWNERS)?;
+        let lost: Vec<&str> = owners
+            .split("\n\n")
+            .filter(|stack| stack.lines().any(unnamed))
+            .filter(|stack| !KEPT.iter().any(|name| stack.contains(name)))
+            .collect();
+        ensure(format!("lost:\n{}", lost.join("\n\n")), lost.is_empty())
+    }
+}
