@@ -252,8 +252,6 @@ impl Device {
             flags: 0,
             faults: sum(count::FAULTS),
             faults_sigbus: sum(count::SIGBUS),
-            faults_oom: 0,
-            faults_retry: 0,
             pages_installed: sum(count::PAGES),
             mappings: sum(count::MAPPINGS),
             open_files: sum(count::OPEN_FILES),
@@ -633,8 +631,6 @@ impl debugfs::FileOperations for Stats {
         let stats = self.0.stats();
         seq_print!(m, "faults: {}\n", stats.faults);
         seq_print!(m, "faults_sigbus: {}\n", stats.faults_sigbus);
-        seq_print!(m, "faults_oom: {}\n", stats.faults_oom);
-        seq_print!(m, "faults_retry: {}\n", stats.faults_retry);
         seq_print!(m, "pages_installed: {}\n", stats.pages_installed);
         seq_print!(m, "mappings: {}\n", stats.mappings);
         seq_print!(m, "open_files: {}\n", stats.open_files);

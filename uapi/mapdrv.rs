@@ -297,10 +297,6 @@ pub struct Stats {
     pub faults: u64,
     /// Faults answered with `SIGBUS`.
     pub faults_sigbus: u64,
-    /// Faults that ran out of memory.
-    pub faults_oom: u64,
-    /// Faults that lost a race and were left to be retried.
-    pub faults_retry: u64,
     /// Pages installed in user page tables by those faults.
     pub pages_installed: u64,
     /// Mappings alive now, in all processes.
@@ -320,8 +316,6 @@ impl Stats {
             self.flags,
             self.faults,
             self.faults_sigbus,
-            self.faults_oom,
-            self.faults_retry,
             self.pages_installed,
             self.mappings,
             self.open_files,
@@ -336,5 +330,5 @@ const _: () = {
     assert!(size_of::<Info>() == 72);
     assert!(size_of::<WalkLevel>() == 12);
     assert!(size_of::<Walk>() == 96);
-    assert!(size_of::<Stats>() == 80);
+    assert!(size_of::<Stats>() == 64);
 };

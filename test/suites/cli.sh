@@ -102,7 +102,7 @@ check "layout is /proc/self/maps" 0 ' r--s /dev/mapdrv0$' 'mapdrv layout /dev/ma
 check "stat counts pages" 0 '^257$' \
 	'pages() { mapdrv stat 0 --json | sed "s/.*\"pages_installed\":\([0-9]*\).*/\1/"; }
 	before=$(pages); mapdrv verify 0 >/dev/null; echo $(($(pages) - before))'
-check "stat --interval prints what is added" 0 '^ +0 +0 +0 +0 +0 +0 +1 +0 +0$' \
+check "stat --interval prints what is added" 0 '^ +0 +0 +0 +0 +1 +0 +0$' \
 	'mapdrv stat 1 --interval 0.1 --count 3'
 check "wait ends with a write" 0 '^/dev/mapdrv0: changed, generation [0-9]+$' \
 	'while mapdrv write 0 good -o 0x5003 >/dev/null; do sleep 0.2; done & mapdrv wait 0; kill $!'

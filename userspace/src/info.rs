@@ -167,10 +167,6 @@ pub struct Stats {
     pub faults: u64,
     /// Faults answered with SIGBUS.
     pub faults_sigbus: u64,
-    /// Faults that ran out of memory.
-    pub faults_oom: u64,
-    /// Faults that lost a race and were left to be retried.
-    pub faults_retry: u64,
     /// Pages installed in user page tables by those faults.
     pub pages_installed: u64,
     /// Mappings alive now, in all processes.
@@ -188,8 +184,6 @@ impl From<uapi::Stats> for Stats {
         Self {
             faults: stats.faults,
             faults_sigbus: stats.faults_sigbus,
-            faults_oom: stats.faults_oom,
-            faults_retry: stats.faults_retry,
             pages_installed: stats.pages_installed,
             mappings: stats.mappings,
             open_files: stats.open_files,

@@ -51,8 +51,6 @@ fn added(now: &Stats, before: &Stats) -> Stats {
     for (counter, before) in [
         (&mut added.faults, before.faults),
         (&mut added.faults_sigbus, before.faults_sigbus),
-        (&mut added.faults_oom, before.faults_oom),
-        (&mut added.faults_retry, before.faults_retry),
         (&mut added.pages_installed, before.pages_installed),
         (&mut added.read_bytes, before.read_bytes),
         (&mut added.written_bytes, before.written_bytes),
@@ -65,19 +63,17 @@ fn added(now: &Stats, before: &Stats) -> Stats {
 fn heading(out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "{HEAD}{:>10} {:>6} {:>5} {:>6} {:>11} {:>5} {:>4} {:>11} {:>11}{HEAD:#}",
-        "FAULTS", "SIGBUS", "OOM", "RETRY", "PAGES", "MAPS", "OPEN", "READ", "WRITTEN"
+        "{HEAD}{:>10} {:>6} {:>11} {:>5} {:>4} {:>11} {:>11}{HEAD:#}",
+        "FAULTS", "SIGBUS", "PAGES", "MAPS", "OPEN", "READ", "WRITTEN"
     )
 }
 
 fn render(stats: &Stats, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "{:>10} {:>6} {:>5} {:>6} {:>11} {:>5} {:>4} {:>11} {:>11}",
+        "{:>10} {:>6} {:>11} {:>5} {:>4} {:>11} {:>11}",
         stats.faults,
         stats.faults_sigbus,
-        stats.faults_oom,
-        stats.faults_retry,
         stats.pages_installed,
         stats.mappings,
         stats.open_files,
@@ -116,8 +112,8 @@ mod tests {
         });
         expect![[r#"
             1234567890
-                FAULTS SIGBUS   OOM  RETRY       PAGES  MAPS OPEN        READ     WRITTEN
-                 65536      0     0      0     1048576     3    1  5368709120           0
+                FAULTS SIGBUS       PAGES  MAPS OPEN        READ     WRITTEN
+                 65536      0     1048576     3    1  5368709120           0
         "#]]
         .assert_eq(&text);
     }

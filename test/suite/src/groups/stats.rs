@@ -363,16 +363,6 @@ fn same_everywhere(setup: &Setup) -> Outcome {
         )?;
         equal(format!("{name} in sysfs"), by_sysfs(name)?, value)?;
     }
-    equal(
-        "faults_oom in debugfs",
-        debugfs.get("faults_oom").copied(),
-        Some(stats.faults_oom),
-    )?;
-    equal(
-        "faults_retry in debugfs",
-        debugfs.get("faults_retry").copied(),
-        Some(stats.faults_retry),
-    )?;
     equal("size in sysfs", by_sysfs("size")?, info.size)?;
     equal("pages in sysfs", by_sysfs("pages")?, info.pages)?;
     equal("fill in sysfs", by_sysfs("fill")?, info.fill.into())?;
