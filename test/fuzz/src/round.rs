@@ -7,9 +7,28 @@ use crate::kcov::Kcov;
 use crate::seq::{Actors, Op, Rng, Round};
 use crate::sys::{self, PAGE};
 use crate::world::{self, Board, MAP_LEN, Memory, World};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+/// What the kernel says when it is unwell. What ends the machine is the host's to see.
+const COMPLAINTS: &[&str] = &[
+    "BUG: ",
+    "WARNING: ",
+    "UBSAN: ",
+    "KASAN: ",
+    "KCSAN: ",
+    "KFENCE: ",
+    "Bad page",
+    "refcount_t: ",
+    "circular locking",
+    "recursive locking",
+    "inconsistent lock state",
+    "suspicious RCU usage",
+    "sleeping function called",
+];
 
 /// How long a sequence may take for one operation.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,6 +47,7 @@ pub struct Runner {
     seen: [Vec<bool>; 2],
     /// Edges that any sequence has shown.
     edges: Vec<bool>,
+    kmsg: Option<File>,
     verbose: bool,
 }
 
@@ -45,6 +65,7 @@ impl Runner {
             kcov: (0..5).map_while(|_| Kcov::new()).collect(),
             seen: [vec![false; MAP_LEN], vec![false; MAP_LEN]],
             edges: vec![false; MAP_LEN],
+            kmsg: kmsg().ok(),
             verbose,
         }
     }
@@ -124,6 +145,9 @@ impl Runner {
         if let Some(text) = self.board.failure() {
             return Err(text);
         }
+        if let Some(text) = self.complaint() {
+            return Err(format!("the kernel complains: {text}"));
+        }
         let status = ending?;
         if status != 0 {
             return Err(format!("{}: {}", self.place(), sys::ending(status)));
@@ -143,6 +167,25 @@ impl Runner {
             result?;
         }
         Ok(self.learn(round.actors == Actors::One))
+    }
+
+    /// What the kernel has complained of since the last time.
+    fn complaint(&mut self) -> Option<String> {
+        let mut found = None;
+        let mut record = [0; 8192];
+        loop {
+            match self.kmsg.as_mut()?.read(&mut record) {
+                Ok(len) => {
+                    let text = String::from_utf8_lossy(&record[..len]);
+                    if found.is_none() && COMPLAINTS.iter().any(|what| text.contains(what)) {
+                        found = Some(text.lines().next().unwrap_or_default().to_owned());
+                    }
+                }
+                // Some were overwritten before they could be read.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => (),
+                Err(_) => return found,
+            }
+        }
     }
 
     /// Waits for the child, as long as it gets on.
@@ -283,6 +326,17 @@ impl Runner {
         }
         new
     }
+}
+
+/// The kernel's messages, from now on.
+fn kmsg() -> std::io::Result<File> {
+    let flags = libc::O_NONBLOCK;
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open("/dev/kmsg")?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(file)
 }
 
 /// Does to the arenas of other threads what must not change what they find there.
