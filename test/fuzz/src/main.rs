@@ -202,7 +202,7 @@ fn fuzz(options: &Options) -> Result<(), String> {
 
 /// Leaves out of a sequence what is not needed for it to fail, and prints the rest.
 fn minimise(runner: &mut Runner, round: &Round) {
-    const ATTEMPTS: usize = 200;
+    const ATTEMPTS: usize = 100;
     let mut ops = round.ops.clone();
     let mut attempts = 0;
     let mut fails = |ops: &[Op]| {
@@ -211,13 +211,15 @@ fn minimise(runner: &mut Runner, round: &Round) {
             ops: ops.to_vec(),
             ..round.clone()
         };
-        // From the very beginning.
-        attempts <= ATTEMPTS
-            && runner
-                .unload()
-                .and_then(|()| runner.load(&round.params))
-                .is_ok()
-            && runner.run(&round).is_err()
+        if attempts > ATTEMPTS {
+            return false;
+        }
+        // From the very beginning, and to the end.
+        let _ = runner.unload();
+        if runner.load(&round.params).is_err() {
+            return false;
+        }
+        runner.run(&round).is_err() | runner.unload().is_err()
     };
     if !fails(&ops) {
         println!("# it does not fail a second time; what came before may matter");

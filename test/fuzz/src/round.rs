@@ -31,7 +31,7 @@ const COMPLAINTS: &[&str] = &[
 ];
 
 /// How long a sequence may take for one operation.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Runner {
     pub rounds: usize,
@@ -53,6 +53,8 @@ pub struct Runner {
 
 impl Runner {
     pub fn new(verbose: bool) -> Self {
+        // Whatever a sequence leaves behind is waited for.
+        let _ = sys::call(libc::SYS_prctl, &[libc::PR_SET_CHILD_SUBREAPER as usize, 1]);
         Self {
             rounds: 0,
             ops: 0,
@@ -101,18 +103,7 @@ impl Runner {
             return Ok(());
         };
         for dev in &world.devs {
-            let value = |name: &str| -> Result<u64, String> {
-                let path = format!("/sys/class/mapdrv/mapdrv{}/{name}", dev.minor);
-                let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-                text.trim().parse().map_err(|_| format!("{path}: {text:?}"))
-            };
-            self.faults += value("faults")?;
-            for name in ["mappings", "open_files", "faults_sigbus"] {
-                let n = value(name)?;
-                if n != 0 {
-                    return Err(format!("{name} is {n} when nobody uses the device"));
-                }
-            }
+            self.faults += attribute(dev.minor, "faults").unwrap_or(0);
         }
         world::unload().map_err(|error| format!("unloading: {error}"))
     }
@@ -153,6 +144,12 @@ impl Runner {
             return Err(format!("{}: {}", self.place(), sys::ending(status)));
         }
         for dev in &world.devs {
+            for name in ["mappings", "open_files", "faults_sigbus"] {
+                let n = attribute(dev.minor, name)?;
+                if n != 0 {
+                    return Err(format!("{name} is {n} when all is over"));
+                }
+            }
             let map = dev.map()?;
             let result = if round.actors == Actors::One {
                 same(
@@ -326,6 +323,13 @@ impl Runner {
         }
         new
     }
+}
+
+/// What sysfs says of a device.
+fn attribute(minor: usize, name: &str) -> Result<u64, String> {
+    let path = format!("/sys/class/mapdrv/mapdrv{minor}/{name}");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    text.trim().parse().map_err(|_| format!("{path}: {text:?}"))
 }
 
 /// The kernel's messages, from now on.

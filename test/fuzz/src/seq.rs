@@ -84,7 +84,7 @@ kinds! {
     Place "place" 4 3
     Futex "futex" 3 2
     Uffd "uffd" 3 2
-    Drop "drop" 1 1
+    Drop "drop" 0 1
     Probe "probe" 2 3
     Check "check" 0 3
     Seal "seal" 3 1
@@ -257,15 +257,18 @@ pub fn params(rng: &mut Rng) -> String {
 pub fn random(rng: &mut Rng, params: &str, actors: Actors, len: usize) -> Round {
     let mut ops = Vec::with_capacity(len);
     for slot in 0..1 + rng.below(3) as u32 {
-        ops.push(Op::new(
-            Kind::Open,
-            [slot, 0, 2 - u32::from(rng.one_in(4)) * 2, 0, 0, 0],
-        ));
-        let map = Op::random_of(Kind::Map, rng);
-        ops.push(Op {
-            args: [slot, map.args[1], map.args[2], map.args[3], 0, map.args[5]],
-            ..map
-        });
+        // For reading and writing, mostly; mapped shared or private, for both or one.
+        let access = if rng.one_in(4) { 0 } else { 2 };
+        let how = rng.pick(&[0, 0, 24, 24, 1, 25]);
+        ops.push(Op::new(Kind::Open, [slot, number(rng), access, 0, 0, 0]));
+        let mut map = Op::random_of(Kind::Map, rng);
+        map.args[0] = slot;
+        map.args[4] = how;
+        ops.push(map);
+    }
+    // What one may do depends on who one was when opening, and is when asking.
+    if rng.one_in(4) {
+        ops.insert(rng.below(ops.len() + 1), Op::new(Kind::Drop, [0; ARGS]));
     }
     while ops.len() < len {
         ops.push(Op::random(rng));

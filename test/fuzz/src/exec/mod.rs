@@ -35,7 +35,7 @@ const ARENA: usize = 1 << 36;
 const PAGES: usize = 2560;
 /// From one arena to the next.
 const STRIDE: usize = 1 << 30;
-const SLOTS: usize = 8;
+const SLOTS: usize = 4;
 /// Bytes in the buffer that is read into and written from; nothing is mapped behind it.
 const SCRATCH: usize = 40 * PAGE;
 
@@ -197,7 +197,7 @@ impl<'a> Exec<'a> {
             Kind::Place => self.place(a),
             Kind::Futex => self.futex(a),
             Kind::Uffd => self.uffd(a),
-            Kind::Drop => self.drop(a),
+            Kind::Drop => self.drop(),
             Kind::Probe => self.probe(a),
             Kind::Check => self.check(),
             Kind::Seal => self.seal(a),
