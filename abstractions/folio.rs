@@ -123,6 +123,11 @@ impl OwnedFolio {
 
     /// Sets what the folio belongs to: the address space `mapping`, from page `pgoff` on.
     ///
+    /// A page cache has a reference to each of its pages, and the kernel knows: it splits, moves or
+    /// removes a folio when it finds no other but those that it can account for. So `mapping` has its
+    /// references here, and that of `self` is always one too many. Without them, user space could make
+    /// up for what is missing, with references from pipes or direct I/O.
+    ///
     /// # Safety
     ///
     /// `mapping` must be valid as long as it is set, or null.
@@ -132,14 +137,25 @@ impl OwnedFolio {
         pgoff: usize,
     ) {
         let folio = self.as_ptr();
+        let pages = 1i32 << self.order();
+        if !mapping.is_null() {
+            self.refcount().add(pages, Relaxed);
+        }
         // SAFETY: By the type invariants the folio is allocated; with its lock held, these fields
         // are its owner's to set. Some read them without the lock.
-        unsafe {
+        let old = unsafe {
             bindings::__folio_lock(folio);
             let fields = &raw mut (*folio).__bindgen_anon_1.__bindgen_anon_1;
             (&raw mut (*fields).__bindgen_anon_2.index).write_volatile(pgoff);
-            (&raw mut (*fields).mapping).write_volatile(mapping);
+            let field = &raw mut (*fields).mapping;
+            let old = field.read_volatile();
+            field.write_volatile(mapping);
             bindings::folio_unlock(folio);
+            old
+        };
+        if !old.is_null() {
+            // This is not the last one: `self` has its own.
+            self.refcount().add(-pages, Relaxed);
         }
     }
 

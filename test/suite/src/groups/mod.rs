@@ -26,6 +26,7 @@ mod params;
 mod race;
 mod refuse;
 mod reload;
+mod security;
 mod stats;
 mod unload;
 mod walk;
@@ -56,6 +57,6 @@ pub fn find(name: &str) -> Option<&'static [Test]> {
         "stats" => stats::TESTS,
         "unload" => unload::TESTS,
         "walk" => walk::TESTS,
-        _ => return None,
+        _ => return security::find(name),
     })
 }
