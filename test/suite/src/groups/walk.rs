@@ -110,7 +110,7 @@ fn levels(_: &Setup) -> Outcome {
 }
 
 /// The address that the indices of a walk make up.
-fn address(walk: &Walk) -> Outcome<u64> {
+pub fn address(walk: &Walk) -> Outcome<u64> {
     let mut address = 0u64;
     for level in 0..walk.nr_levels as usize {
         ensure("an index is out of range", walk.levels[level].index < 512)?;
