@@ -13,6 +13,13 @@ use std::time::Duration;
 /// Longest that anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(200);
 
+/// How often the environment wants everything that goes round and round to be done, and how much
+/// longer it may take: `TIMES`, or 1.
+pub fn times() -> u32 {
+    let times = std::env::var("TIMES").ok();
+    times.and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// Runs `body` in a child, which never returns from here.
 ///
 /// A child has one thread, as its parent should have.
@@ -23,7 +30,7 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<c_int> {
         // SAFETY: No pointers. The alarm is the last resort against a test that hangs.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            libc::alarm(PATIENCE.as_secs() as u32);
+            libc::alarm(PATIENCE.as_secs() as u32 * times());
         }
         let status = panic::catch_unwind(panic::AssertUnwindSafe(body)).unwrap_or(101);
         // SAFETY: No pointers. What the parent has buffered is the parent's to write.
@@ -91,8 +98,8 @@ impl Child {
     /// Starts a child. What it returns is the outcome of [`Child::end`].
     pub fn new(body: impl FnOnce(&mut Line) -> Outcome) -> Outcome<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(PATIENCE))?;
-        theirs.set_read_timeout(Some(PATIENCE))?;
+        ours.set_read_timeout(Some(PATIENCE * times()))?;
+        theirs.set_read_timeout(Some(PATIENCE * times()))?;
         let (mut ours, mut theirs) = (Some(ours), Some(theirs));
         let pid = fork(|| {
             drop(ours.take());

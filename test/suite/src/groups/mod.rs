@@ -4,7 +4,7 @@
 
 /// A list of tests: each a promise, and the function that checks it.
 macro_rules! tests {
-    ($($promise:literal: $run:path,)*) => {
+    ($($promise:literal: $run:expr,)*) => {
         pub const TESTS: &[crate::ktap::Test] = &[$(crate::ktap::Test { promise: $promise, run: $run }),*];
     };
 }
@@ -23,9 +23,8 @@ mod leak;
 mod mapping;
 mod oracle;
 mod params;
-mod race;
+mod races;
 mod refuse;
-mod reload;
 mod security;
 mod stats;
 mod unload;
@@ -51,9 +50,13 @@ pub fn find(name: &str) -> Option<&'static [Test]> {
         "mapping" => mapping::TESTS,
         "oracle" => oracle::TESTS,
         "params" => params::TESTS,
-        "race" => race::TESTS,
+        "race" => races::mixed::TESTS,
+        "race-cpus" => races::cpus::TESTS,
+        "race-fault" => races::fault::TESTS,
+        "race-kill" => races::kill::TESTS,
+        "race-memory" => races::memory::TESTS,
+        "race-unload" => races::unload::TESTS,
         "refuse" => refuse::TESTS,
-        "reload" => reload::TESTS,
         "stats" => stats::TESTS,
         "unload" => unload::TESTS,
         "walk" => walk::TESTS,

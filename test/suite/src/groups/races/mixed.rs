@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Many at once. What breaks here often breaks the kernel, which the machine's log tells.
+//! All sorts of things at once.
 
+use super::rounds;
 use crate::check::{Outcome, ensure, equal};
 use crate::device::{self, Setup};
 use crate::module::Loaded;
@@ -77,7 +78,7 @@ fn churn_once(setup: &Setup, seed: &mut u64) -> Outcome {
 }
 
 fn churn(setup: &Setup) -> Outcome {
-    const ROUNDS: u64 = 60;
+    const ROUNDS: usize = 60;
     let loaded = Loaded::new(&setup.params)?;
     let (fd, map) = device::open_and_map(setup)?;
     for page in 0..map.pages() {
@@ -87,7 +88,7 @@ fn churn(setup: &Setup) -> Outcome {
         .map(|number| {
             Child::new(|_| {
                 let mut seed = number;
-                (0..ROUNDS).try_for_each(|_| churn_once(setup, &mut seed))
+                (0..rounds(ROUNDS)).try_for_each(|_| churn_once(setup, &mut seed))
             })
         })
         .collect::<Outcome<_>>()?;
@@ -118,7 +119,7 @@ fn take_away(setup: &Setup) -> Outcome {
         };
         let readers = [1, 17, 251].map(|step| scope.spawn(move || look(step)));
         let mut advised = true;
-        for round in 0..ROUNDS {
+        for round in 0..rounds(ROUNDS) {
             let (first, count) = match round % 3 {
                 0 => (0, map.pages()),
                 1 => (round % 50, 1),
@@ -151,7 +152,7 @@ fn read_write(setup: &Setup) -> Outcome {
         .map(|number| {
             Child::new(|_| {
                 let fd = device::open(O_RDWR)?;
-                for _ in 0..ROUNDS {
+                for _ in 0..rounds(ROUNDS) {
                     equal("written", pwrite(&fd, 0, &[number; 3 * PAGE])?, 3 * PAGE)?;
                     // A mixture, but of nothing else.
                     let bytes = pread(&fd, 0, 3 * PAGE)?;
@@ -167,7 +168,7 @@ fn read_write(setup: &Setup) -> Outcome {
     equal(
         "generation",
         device::info(&fd)?.generation,
-        4 * ROUNDS as u64,
+        4 * rounds(ROUNDS) as u64,
     )?;
     drop(fd);
     Ok(loaded.unload()?)
