@@ -2,7 +2,7 @@
 
 //! Processors that come and go.
 
-use super::{Place, rounds, while_looking, with_driver};
+use super::{Place, rounds, while_looking, with_device};
 use crate::check::{Fail, Outcome, ensure, equal};
 use crate::device::{self, Setup};
 use crate::pattern::PAGE;
@@ -44,7 +44,7 @@ impl Drop for Cpu {
 
 fn looked_at(setup: &Setup) -> Outcome {
     let cpu = Cpu::new()?;
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         for flags in [MAP_SHARED, MAP_PRIVATE] {
             let place = Place::new(setup, 0, flags)?;
             place.map_all(fd)?;
@@ -75,7 +75,7 @@ fn busy(setup: &Setup, scratch: i64) -> Outcome {
 fn counted(setup: &Setup) -> Outcome {
     const WORKERS: usize = 3;
     let cpu = Cpu::new()?;
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let each = rounds(40);
         let before = device::stats(fd)?;
         let workers: Vec<Child> = (0..WORKERS)

@@ -2,7 +2,7 @@
 
 //! Faults, against all that takes the mapping away under them.
 
-use super::{LOOK, Place, Random, SCRATCH, look, rounds, while_looking, with_driver, word, words};
+use super::{LOOK, Place, Random, SCRATCH, look, rounds, while_looking, with_device, word, words};
 use crate::check::{Fail, Outcome, ensure, equal, refused, wrong};
 use crate::device::{self, Setup};
 use crate::pattern::PAGE;
@@ -37,7 +37,7 @@ fn disturbed(
     count: usize,
     mut disturb: impl FnMut(&OwnedFd, Place, &mut Random) -> Outcome,
 ) -> Outcome {
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         for flags in [MAP_SHARED, MAP_PRIVATE] {
             let place = Place::new(setup, 0, flags)?;
             place.map_all(fd)?;
@@ -48,7 +48,7 @@ fn disturbed(
 }
 
 fn same_place(setup: &Setup) -> Outcome {
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let shared = Place::new(setup, 0, MAP_SHARED)?;
         let private = Place::new(setup, 0, MAP_PRIVATE)?;
         let change = |random: &mut Random| -> Outcome {
@@ -88,7 +88,7 @@ fn munmap(setup: &Setup) -> Outcome {
 }
 
 fn moved(setup: &Setup) -> Outcome {
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let places = [
             Place::new(setup, 0, MAP_SHARED)?,
             Place::new(setup, 1, MAP_SHARED)?,
@@ -176,7 +176,7 @@ fn forked(setup: &Setup) -> Outcome {
 /// Has a child fault in three threads, until `end` is called in a fourth, after a while.
 fn ended(setup: &Setup, flags: i32, end: impl Fn()) -> Outcome {
     const ROUNDS: usize = 12;
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let words = words(setup);
         for _ in 0..rounds(ROUNDS) {
             process::in_child(|| {
@@ -278,7 +278,7 @@ impl Drop for Group {
 /// that, and is killed.
 fn killed_by_oom(setup: &Setup, limit: usize, body: impl Fn(&OwnedFd) -> Outcome) -> Outcome {
     const ROUNDS: usize = 5;
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let group = Group::new(limit)?;
         for round in 0..rounds(ROUNDS) {
             let signal = process::signal_in(|| {
@@ -329,7 +329,7 @@ fn oom_table(setup: &Setup) -> Outcome {
 }
 
 fn oom_machine(setup: &Setup) -> Outcome {
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         for _ in 0..rounds(1) {
             let signal = process::signal_in(|| {
                 // Nobody else is to be chosen.
@@ -370,7 +370,7 @@ fn oom_machine(setup: &Setup) -> Outcome {
 fn values(setup: &Setup, write: impl Fn(&OwnedFd, &Map, usize, [u8; 8]) -> Outcome) -> Outcome {
     const ROUNDS: usize = 4;
     const VALUES: [u8; 2] = [0x55, 0xaa];
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let map = Map::new(fd, 0, setup.span(), RW, MAP_SHARED)?;
         for page in 0..setup.pages() {
             map.put(

@@ -2,10 +2,9 @@
 
 //! `kill -9` in the middle of each system call.
 
-use super::{LOOK, Random, rounds, with_driver, word};
+use super::{LOOK, Random, rounds, with_device, word};
 use crate::check::{Fail, Outcome, equal, wrong};
 use crate::device::{self, Setup};
-use crate::module;
 use crate::pattern::PAGE;
 use crate::process::{self, Child};
 use crate::sys::{self, MAP_PRIVATE, MAP_SHARED, Map, O_RDWR, RW};
@@ -25,8 +24,6 @@ tests! {
     "kill -9 in mremap": mremap,
     "kill -9 in poll": |setup| in_call(setup, poll),
     "kill -9 in process_vm_readv, at either end": process_vm_readv,
-    "kill -9 in finit_module": finit_module,
-    "kill -9 in delete_module": delete_module,
     "kmemleak finds nothing after all that": kmemleak,
 }
 
@@ -35,10 +32,10 @@ fn drop_it<T>(it: T) -> Outcome {
     Ok(())
 }
 
-/// Kills a child that does `body` at some moment, `count` times; does `after` after each.
-fn kill(count: usize, body: impl Fn() -> Outcome, after: impl Fn() -> Outcome) -> Outcome {
+/// Kills a child that does `body` at some moment, in each of `rounds`; does `after` after that.
+pub fn kill(rounds: usize, body: impl Fn() -> Outcome, after: impl Fn() -> Outcome) -> Outcome {
     let mut random = Random::new();
-    for _ in 0..rounds(count) {
+    for _ in 0..rounds {
         let mut child = Child::new(|line| {
             line.say()?;
             loop {
@@ -61,7 +58,7 @@ fn kill(count: usize, body: impl Fn() -> Outcome, after: impl Fn() -> Outcome) -
 
 /// Kills children in `call` on a device that stays.
 fn in_call(setup: &Setup, call: impl Fn(&OwnedFd) -> Outcome) -> Outcome {
-    with_driver(setup, |fd| kill(15, || call(fd), || Ok(())))
+    with_device(setup, |fd| kill(rounds(15), || call(fd), || Ok(())))
 }
 
 /// Writes what is there already: it does not matter how much of it.
@@ -108,7 +105,7 @@ fn munmap(setup: &Setup) -> Outcome {
 }
 
 fn forked(setup: &Setup) -> Outcome {
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let map = map(fd, setup, MAP_PRIVATE)?;
         let call = || {
             process::in_child(|| {
@@ -117,7 +114,7 @@ fn forked(setup: &Setup) -> Outcome {
             })
         };
         // A grandchild is told of its parent's death.
-        kill(15, call, || Ok(()))
+        kill(rounds(15), call, || Ok(()))
     })
 }
 
@@ -166,7 +163,7 @@ fn copy(pid: i32, map: &Map) -> Outcome<usize> {
 }
 
 fn process_vm_readv(setup: &Setup) -> Outcome {
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let map = Map::new(fd, 0, setup.span(), RW, MAP_SHARED)?;
         // SAFETY: No pointers.
         let parent = unsafe { libc::getpid() };
@@ -175,7 +172,7 @@ fn process_vm_readv(setup: &Setup) -> Outcome {
             // The next one has to fault again.
             Ok(map.advise(0, map.len, libc::MADV_DONTNEED)?)
         };
-        kill(15, reader, || Ok(()))?;
+        kill(rounds(15), reader, || Ok(()))?;
 
         // The one that is read from goes.
         for _ in 0..rounds(15) {
@@ -192,34 +189,6 @@ fn process_vm_readv(setup: &Setup) -> Outcome {
             equal("wait status", process::wait(pid)?, libc::SIGKILL)?;
         }
         Ok(())
-    })
-}
-
-/// Loads and unloads until it is killed, in one or the other.
-fn in_module(setup: &Setup, body: impl Fn() -> Outcome) -> Outcome {
-    kill(12, body, || {
-        module::clear()?;
-        equal("traces", module::traces()?, vec![])
-    })?;
-    // It is as good as new.
-    with_driver(setup, |fd| equal("mappings", device::info(fd)?.mappings, 0))
-}
-
-fn finit_module(setup: &Setup) -> Outcome {
-    // Most of the time is spent in filling the buffer.
-    let params = format!("{} size=16777216", setup.params);
-    in_module(setup, || {
-        module::insert(module::NAME, &params)?;
-        Ok(module::remove(module::NAME)?)
-    })
-}
-
-fn delete_module(setup: &Setup) -> Outcome {
-    // Most of the time is spent in removing devices.
-    let params = format!("{} size=4096 fill=0 devices=64", setup.params);
-    in_module(setup, || {
-        module::insert(module::NAME, &params)?;
-        Ok(module::remove(module::NAME)?)
     })
 }
 

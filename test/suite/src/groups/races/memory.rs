@@ -2,7 +2,7 @@
 
 //! A machine that looks for memory everywhere, while a device is mapped and looked at.
 
-use super::{Place, Random, SCRATCH, while_looking, with_driver};
+use super::{Place, Random, SCRATCH, while_looking, with_device};
 use crate::check::{Fail, Outcome, ensure, equal, wrong};
 use crate::device::Setup;
 use crate::pattern::PAGE;
@@ -22,7 +22,7 @@ tests! {
 /// Goes through rounds of `pressure` while others look at a shared mapping and a private one, all of
 /// whose pages have been copied.
 fn under(setup: &Setup, count: usize, mut pressure: impl FnMut(&[Place; 2]) -> Outcome) -> Outcome {
-    with_driver(setup, |fd| {
+    with_device(setup, |fd| {
         let places = [
             Place::new(setup, 0, MAP_SHARED)?,
             Place::new(setup, 1, MAP_PRIVATE)?,

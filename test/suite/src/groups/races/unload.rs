@@ -2,7 +2,8 @@
 
 //! Loading and unloading while others use what is there.
 
-use super::{Random, rounds};
+use super::kill::kill;
+use super::{Random, loads};
 use crate::check::{Outcome, ensure, equal};
 use crate::device::{self, Setup};
 use crate::module::{self, Loaded};
@@ -24,6 +25,8 @@ tests! {
     "rmmod against reading and writing debugfs": |setup| against_unload(setup, debugfs),
     "rmmod against reading sysfs": |setup| against_unload(setup, sysfs),
     "rmmod against all of that at once": |setup| against_unload(setup, all),
+    "kill -9 in finit_module": finit_module,
+    "kill -9 in delete_module": delete_module,
 }
 
 /// Does `body` again and again until the other end of the line is closed.
@@ -39,11 +42,11 @@ fn until_told(line: &Line, mut body: impl FnMut() -> Outcome) -> Outcome {
 
 /// Has two children use the driver, which comes and goes.
 fn against_unload(setup: &Setup, use_it: impl Fn(&Setup) -> Outcome) -> Outcome {
-    const ROUNDS: usize = 8;
+    const ROUNDS: usize = 6;
     let users: Vec<Child> = (0..2)
         .map(|_| Child::new(|line| until_told(line, || use_it(setup))))
         .collect::<Outcome<_>>()?;
-    for _ in 0..rounds(ROUNDS) {
+    for _ in 0..loads(ROUNDS) {
         let loaded = Loaded::new(&setup.params)?;
         while let Err(error) = module::remove(module::NAME) {
             let refused = error.kind() == ErrorKind::WouldBlock;
@@ -172,4 +175,34 @@ fn all(setup: &Setup) -> Outcome {
     [mmap, touch, ioctl, read_write, poll, debugfs, sysfs]
         .into_iter()
         .try_for_each(|use_it| use_it(setup))
+}
+
+/// Loads and unloads until it is killed, in one or the other.
+fn in_module(setup: &Setup, body: impl Fn() -> Outcome) -> Outcome {
+    kill(loads(10), body, || {
+        module::clear()?;
+        equal("traces", module::traces()?, vec![])
+    })?;
+    // It is as good as new.
+    let loaded = Loaded::new(&setup.params)?;
+    touch(setup)?;
+    Ok(loaded.unload()?)
+}
+
+fn finit_module(setup: &Setup) -> Outcome {
+    // Most of the time is spent in filling the buffer.
+    let params = format!("{} size=16777216", setup.params);
+    in_module(setup, || {
+        module::insert(module::NAME, &params)?;
+        Ok(module::remove(module::NAME)?)
+    })
+}
+
+fn delete_module(setup: &Setup) -> Outcome {
+    // Most of the time is spent in removing devices.
+    let params = format!("{} size=4096 fill=0 devices=64", setup.params);
+    in_module(setup, || {
+        module::insert(module::NAME, &params)?;
+        Ok(module::remove(module::NAME)?)
+    })
 }
