@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0
+# The stressors of stress-ng that are about memory, with their memory and their files on our devices.
+# vm: KERNEL=stock MEM=768 SMP=2 CPU=max FOREIGN=1
+# vm: KERNEL=debug MEM=1536 SMP=2 CPU=max FOREIGN=1
+# shellcheck source=test/foreign/common.sh
+. /usr/lib/foreign/common.sh
+
+stress_ng="stress-ng --temp-path . --verify --oomable --no-oom-adjust --seed 1"
+# What any stressor takes: each must do more.
+# shellcheck disable=SC2086 # These are words.
+onto anon,files,children "" $stress_ng --yield 1 --yield-ops 1
+least=$served
+echo "# without a stressor: $least faults"
+
+# stress NAME OPERATIONS [OPTION...]: so many operations of a stressor.
+stress() {
+	stressor=$1 operations=$(($2 * rounds))
+	shift 2
+	# shellcheck disable=SC2086
+	program "$stressor${*:+ $*}${mode:+ $mode}" anon,files,children "$mode" "$least" "" \
+		$stress_ng "--$stressor" 1 "--$stressor-ops" "$operations" "$@"
+}
+
+for mode in "" huge=1; do
+	while read -r line; do
+		# shellcheck disable=SC2086
+		stress $line
+	done <<-END
+		fault 200
+		fork 20 --fork-vm
+		madvise 1
+		memfd 4 --memfd-bytes 8M
+		memrate 1 --memrate-bytes 4M
+		mincore 50
+		mlock 500
+		mmap 2 --mmap-bytes 8M
+		mmap 2 --mmap-bytes 8M --mmap-file --mmap-async
+		mmap 1 --mmap-bytes 4M --mmap-file --mmap-madvise --mmap-slow-munmap --mmap-write-check
+		mmapaddr 200
+		mmapcow 200
+		mmapcow 100 --mmapcow-fork
+		mmapfixed 2
+		mmapfork 2 --mmapfork-bytes 4M
+		mmaphuge 4 --mmaphuge-file --mmaphuge-mmaps 8
+		mmapmany 1000
+		mmaptorture 10 --mmaptorture-bytes 16M
+		mprotect 50
+		msync 50 --msync-bytes 8M
+		msyncmany 4
+		munmap 3
+		numa 2 --numa-bytes 4M
+		pagemove 2 --pagemove-bytes 4M
+		pageswap 50
+		physpage 50
+		ptr-chase 10
+		remap 10 --remap-pages 64
+		rmap 20
+		splice 50 --splice-bytes 64K
+		stackmmap 5
+		vm 500 --vm-bytes 8M
+		vm 500 --vm-bytes 8M --vm-keep
+		vm-addr 4
+		vm-rw 10 --vm-rw-bytes 4M
+		vm-segv 5
+		vm-splice 100 --vm-splice-bytes 1M
+		vma 200
+	END
+done
+# shellcheck disable=SC2086
+program "dev --dev-file /dev/mapdrv0" files "" 0 "" $stress_ng --dev 1 --dev-file /dev/mapdrv0 --dev-ops 2
+echo "1..$number"
