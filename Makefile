@@ -117,7 +117,7 @@ host-packages:
 	$(Q)kdir/host-packages 'for kdir/kdir and the tests' python3 xz-utils
 
 clean:
-	$(if $(filter .,$(M)),$(Q)rm -rf out userspace/target test/suite/target bench/target test/foreign/target)
+	$(if $(filter .,$(M)),$(Q)rm -rf out userspace/target test/suite/target bench/target test/foreign/target test/fuzz/target)
 	$(Q)find $(call quote,$(M)) -name .git -prune -o -type f \( -name '*.ko' -o -name '*.[oa]' \
 		-o -name '*.mod' -o -name '*.mod.c' -o -name '.*.cmd' -o -name '.*.d' \
 		-o -name modules.order -o -name Module.symvers -o -name '*.rmeta' \
