@@ -3,8 +3,8 @@
 //! Failures on demand: of all the allocations and copies to and from user space that a call makes,
 //! each is made to fail once.
 //!
-//! With `INJECT=full` in the environment, others that follow it fail as well, and every failure is
-//! followed by a second try.
+//! With `INJECT=N` in the environment, up to N allocations that follow it fail as well, and every
+//! failure of loading is followed by a second try.
 
 use crate::check::{Fail, Outcome, ensure, equal, same_bytes, wrong};
 use crate::device::{self, Setup};
@@ -22,35 +22,36 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 
 tests! {
-    "open": open,
-    "open, when each CPU's memory is short": open_percpu,
-    "close": close,
-    "mmap": mmap,
-    "the first touch of a mapping": touch,
-    "mmap with MAP_POPULATE, MADV_POPULATE, mlock": populate,
-    "read, pread, readv": reads,
-    "write, pwrite, writev": writes,
-    "splice": splice,
-    "the ioctls": ioctls,
-    "poll and epoll": polls,
-    "lseek": lseek,
-    "fork": fork,
-    "mremap": mremap,
-    "munmap": munmap,
-    "mprotect": mprotect,
-    "process_vm_readv": process_vm,
-    "debugfs, sysfs, fdinfo": files,
-    "turning trace on and off": trace,
-    "nothing is lost": unreferenced,
+    "a failure in open changes nothing, and the next open succeeds": open,
+    "so does one that finds no memory for its counters": open_percpu,
+    "close has nothing to fail with": close,
+    "a failure in mmap changes nothing, and the next mmap succeeds": mmap,
+    "a failure in a page fault costs time, but no byte and no life": touch,
+    "a failure in populating a mapping harms no page of it": populate,
+    "a failure in reading is EFAULT or a short count, and no wrong byte": reads,
+    "a failure in writing is EFAULT or a short count, and no wrong byte": writes,
+    "a failure in splice moves nothing, or right bytes": splice,
+    "a failure in an ioctl is EFAULT, and changes nothing": ioctls,
+    "a failure in poll and epoll changes nothing": polls,
+    "lseek has nothing to fail with": lseek,
+    "a failure in fork leaves the mapping, and what is counted of it, alone": fork,
+    "a failure in mremap leaves the mapping where it was": mremap,
+    "a failure in munmap leaves all of the mapping": munmap,
+    "a failure in mprotect leaves all of the mapping": mprotect,
+    "a failure in process_vm_readv is an error or a short count, and no wrong byte": process_vm,
+    "a failure in reading debugfs, sysfs or fdinfo shows nothing wrong": files,
+    "a failure in turning trace on or off leaves it as it was": trace,
+    "after all these failures, no memory is lost": unreferenced,
 }
 
-/// Whether to take the time.
-fn full() -> bool {
-    std::env::var("INJECT").is_ok_and(|value| value == "full")
+/// How many more allocations are to fail, if there is time for it.
+fn more() -> Option<u32> {
+    std::env::var("INJECT").ok()?.parse().ok()
 }
 
 const DEBUG: &str = "/sys/kernel/debug";
@@ -131,6 +132,9 @@ impl Injector {
     }
 }
 
+/// More failures than any call can meet.
+const LIMIT: u32 = 20_000;
+
 /// A walk along the failures of a call.
 struct Walk<'a> {
     what: &'a str,
@@ -138,8 +142,9 @@ struct Walk<'a> {
     errors: &'a [c_int],
     /// It is tried again after every so many failures.
     retry: u32,
-    /// Only these failures.
-    range: std::ops::Range<u32>,
+    /// Each of these failures, and of the others only multiples of `stride`.
+    closely: Range<u32>,
+    stride: u32,
     injector: Injector,
     failures: u32,
     failed: BTreeMap<c_int, u32>,
@@ -151,8 +156,9 @@ impl<'a> Walk<'a> {
             what,
             errors,
             retry: 1,
-            range: 1..20_000,
-            injector: Injector::new(0)?,
+            closely: 1..LIMIT,
+            stride: 1,
+            injector: Injector::new(more().unwrap_or(0))?,
             failures: 0,
             failed: BTreeMap::new(),
         })
@@ -171,7 +177,8 @@ impl<'a> Walk<'a> {
         mut unchanged: impl FnMut(&S) -> Outcome,
         mut check: impl FnMut(S, T, bool) -> Outcome,
     ) -> Outcome {
-        for n in self.range.clone() {
+        let (closely, stride) = (self.closely.clone(), self.stride);
+        for n in (1..LIMIT).filter(|n| closely.contains(n) || n % stride == 0) {
             let place = |fail| match fail {
                 Fail::Wrong(text) => Fail::Wrong(format!("{}, failure {n}: {text}", self.what)),
                 skip => skip,
@@ -209,12 +216,11 @@ impl<'a> Walk<'a> {
                 self.report();
                 return Ok(());
             }
-            self.failures = n;
+            self.failures += 1;
         }
-        ensure(
-            format!("{}: it never succeeds", self.what),
-            self.range.end < 20_000,
-        )
+        self.report();
+        let some = self.stride == LIMIT;
+        ensure(format!("{}: it never succeeds", self.what), some)
     }
 
     fn report(&self) {
@@ -1056,10 +1062,10 @@ pub mod load {
     use std::fs::File;
 
     tests! {
-        "loading": insert,
-        "unloading": remove,
-        "no page is lost": pages,
-        "nothing is lost": unreferenced,
+        "a failure in loading leaves nothing behind, and the next load succeeds": insert,
+        "a failure in unloading changes nothing, or nothing is left": remove,
+        "after all these failures, no page is lost": pages,
+        "after all these failures, no memory is lost": unreferenced,
     }
 
     struct Module {
@@ -1152,12 +1158,53 @@ pub mod load {
         }
     }
 
+    /// The failures at which the driver begins: before them, the kernel loads any module so.
+    fn start(module: &Module, injector: &Injector) -> Outcome<u32> {
+        const MANY: u32 = 1_000_000;
+
+        // With a parameter that the driver refuses, loading ends there.
+        let refused = Module {
+            file: module.file.try_clone()?,
+            params: c"devices=0".to_owned(),
+        };
+        let (left, result) = injector.fail(MANY, || refused.insert())?;
+        ensure("devices=0 is accepted", result.is_err())?;
+        Ok(MANY - left)
+    }
+
+    /// Areas of the kernel's address space that folios are mapped to.
+    fn areas() -> Outcome<usize> {
+        let areas = fs::read_to_string("/proc/vmallocinfo")?;
+        Ok(areas.matches("vm_map_ram").count())
+    }
+
     fn insert(setup: &Setup) -> Outcome {
         let module = Module::new(setup)?;
+        let huge = setup.params.contains("huge=1");
         module.insert()?;
         unload()?;
+        let before = areas()?;
         let mut walk = Walk::new("finit_module", &[ENOMEM, EFAULT])?;
-        walk.retry = if full() { 1 } else { 16 };
+        if more().is_none() {
+            // The kernel's own part of it is not looked at so closely.
+            let start = start(&module, &walk.injector)?;
+            walk.closely = start.saturating_sub(10)..start + 110;
+            walk.stride = if huge { LIMIT } else { 8 };
+            walk.retry = 16;
+        }
+        let names: &[&str] = if huge {
+            &["kern_mount", "alloc_anon_inode", "vm_map_ram"]
+        } else {
+            &[
+                "alloc_chrdev_region",
+                "class_create",
+                "device_create",
+                "cdev_alloc",
+                "cdev_add",
+                "debugfs_create_dir",
+                "debugfs_create_file_full",
+            ]
+        };
         walk.injector.verbose()?;
         let places = RefCell::new(Places::new()?);
         walk.run(
@@ -1177,20 +1224,12 @@ pub mod load {
             callees, devices, ..
         } = places.into_inner();
         println!("  # failures in: {callees:?}");
-        let mut names = vec![
-            "alloc_chrdev_region",
-            "class_create",
-            "device_create",
-            "cdev_alloc",
-            "cdev_add",
-            "debugfs_create_dir",
-            "debugfs_create_file_full",
-        ];
-        if setup.params.contains("huge=1") {
-            names.extend(["kern_mount", "alloc_anon_inode", "vm_map_ram"]);
-        }
         for name in names {
-            ensure(format!("{name} never failed"), callees.contains_key(name))?;
+            ensure(format!("{name} never failed"), callees.contains_key(*name))?;
+        }
+        equal("areas of folios", areas()?, before)?;
+        if huge {
+            return ensure("no device failed", devices > 0);
         }
         let short = short_of_percpu(&module)?;
         println!("  # failures to allocate a device: {devices}; short of per-CPU memory: {short}");
@@ -1199,19 +1238,11 @@ pub mod load {
 
     /// How often allocating a device fails when memory for each CPU must be found as well.
     fn short_of_percpu(module: &Module) -> Outcome<u32> {
-        const MANY: u32 = 1_000_000;
-
         urgent()?;
         let mut walk = Walk::new("finit_module, short of per-CPU memory", &[ENOMEM])?;
-        // With a parameter that the driver refuses, it ends where the driver begins.
-        let refused = Module {
-            file: module.file.try_clone()?,
-            params: c"devices=0".to_owned(),
-        };
-        let (left, result) = walk.injector.fail(MANY, || refused.insert())?;
-        ensure("devices=0 is accepted", result.is_err())?;
-        let start = MANY - left;
-        walk.range = start.saturating_sub(10)..start + 20;
+        let start = start(module, &walk.injector)?;
+        walk.closely = start.saturating_sub(10)..start + 20;
+        walk.stride = LIMIT;
         walk.retry = u32::MAX;
         let places = RefCell::new(Places::new()?);
         walk.run(
