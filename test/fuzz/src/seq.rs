@@ -60,10 +60,10 @@ kinds! {
     Close "close" 1 3
     Dup "dup" 3 2
     Read "read" 5 8
-    Write "write" 6 10
-    Seek "seek" 3 3
+    Write "write" 6 12
+    Seek "seek" 3 5
     Poll "poll" 2 2
-    Ioctl "ioctl" 5 8
+    Ioctl "ioctl" 5 12
     Fcntl "fcntl" 3 3
     Move "move" 5 4
     Map "map" 6 16
@@ -228,21 +228,29 @@ impl std::str::FromStr for Round {
 
 /// Random parameters for the module.
 pub fn params(rng: &mut Rng) -> String {
-    let sizes = [
-        1, 4095, 4096, 4097, 65_536, 69_633, 262_144, 262_145, 1_000_000, 1_048_576, 2_097_152,
-        2_097_153, 4_206_592, 6_291_456,
+    const SMALL: [usize; 9] = [
+        1, 4095, 4096, 4097, 65_536, 69_633, 262_144, 262_145, 1_000_000,
     ];
-    let mut params = format!("size={}", rng.pick(&sizes));
-    if rng.one_in(3) {
+    const LARGE: [usize; 5] = [1_048_576, 2_097_152, 2_097_153, 4_206_592, 6_291_456];
+
+    let huge = rng.one_in(3);
+    let large = rng.one_in(if huge { 2 } else { 5 });
+    let size = if large {
+        rng.pick(&LARGE)
+    } else {
+        rng.pick(&SMALL)
+    };
+    let mut params = format!("size={size}");
+    if !large && rng.one_in(2) {
         params += &format!(" devices={}", 2 + rng.below(2));
     }
     if rng.one_in(4) {
         params += " fill=0";
     }
-    if rng.one_in(3) {
+    if rng.one_in(2) {
         params += " mode=438";
     }
-    if rng.one_in(3) {
+    if huge {
         params += " huge=1";
     } else {
         params += &format!(
@@ -267,8 +275,10 @@ pub fn random(rng: &mut Rng, params: &str, actors: Actors, len: usize) -> Round 
         ops.push(map);
     }
     // What one may do depends on who one was when opening, and is when asking.
-    if rng.one_in(4) {
-        ops.insert(rng.below(ops.len() + 1), Op::new(Kind::Drop, [0; ARGS]));
+    if params.contains("mode=438") && rng.one_in(3) {
+        ops.insert(0, Op::new(Kind::Drop, [0; ARGS]));
+    } else if rng.one_in(6) {
+        ops.push(Op::new(Kind::Drop, [0; ARGS]));
     }
     while ops.len() < len {
         ops.push(Op::random(rng));
