@@ -3,4 +3,4 @@
 # vm: MEM=768 SMP=2 CPU=max KERNEL=stock
 # vm: MEM=1536 SMP=2 CPU=max KERNEL=debug
 # vm: MEM=1536 SMP=2 CPU=max KERNEL=kcsan
-exec mapdrv-fuzz --rounds 150
+exec mapdrv-fuzz --rounds 100
