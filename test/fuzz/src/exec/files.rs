@@ -19,6 +19,11 @@ const NO_FD: usize = 9999;
 /// Where user space has nothing, and never will.
 const KERNEL: usize = 0xffff_8880_0000_0000;
 
+/// A position that no file has; not -1, by which some calls mean the file's own.
+fn wild(arg: u32) -> i64 {
+    i64::MIN >> (arg % 63)
+}
+
 /// Where bytes are read to, or written from.
 struct Place {
     addr: usize,
@@ -244,7 +249,7 @@ impl Exec<'_> {
         let place = self.place_for(to, len, W);
         let moves = matches!(kind % 5, 0 | 2);
         let given = if pos & 0xff00 == 0xff00 {
-            i64::MIN >> (pos & 63)
+            wild(pos)
         } else {
             near(pos, size) as i64
         };
@@ -369,7 +374,7 @@ impl Exec<'_> {
         let place = self.place_for(from, len, R);
         let moves = matches!(kind % 5, 0 | 2);
         let given = if pos & 0xff00 == 0xff00 {
-            i64::MIN >> (pos & 63)
+            wild(pos)
         } else {
             near(pos, size) as i64
         };
