@@ -102,6 +102,17 @@ class Size(unittest.TestCase):
                 vm.size_of(bad)
 
 
+class Pause(unittest.TestCase):
+    """Lengths and numbers of pauses."""
+
+    def test_pauses(self) -> None:
+        pauses = vm.Pauses("50:100")
+        self.assertEqual((pauses.longest, pauses.count), (0.05, 100))
+        for bad in ("", "50", "50:", ":5", "1.5:3", "50:-1"):
+            with self.subTest(text=bad), self.assertRaises(vm.Error):
+                vm.Pauses(bad)
+
+
 class Run(unittest.TestCase):
     """The tool as a program."""
 
@@ -197,6 +208,24 @@ class Run(unittest.TestCase):
                 self.assertEqual(done.returncode, 124, done.stderr.decode())
                 self.assertIn(f"after {limit} s", done.stderr.decode())
 
+    def test_pause(self) -> None:
+        # The longest time, in hundredths of a second, between two moments in which the guest ran.
+        script = """
+            now() { read -r up _ </proc/uptime; now=${up%.*}${up#*.}; }
+            now; end=$((now + 1000)); last=$now; most=0
+            while [ $now -lt $end ]; do
+                now; [ $((now - last)) -le $most ] || most=$((now - last)); last=$now
+            done
+            echo $most
+        """
+        done = self.run_vm(script, "--pause=500:5", "--smp=1")
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        told = re.search(rb"stopped a virtual CPU (\d) times, for (\S+) s at most\n", done.stderr)
+        assert told, done.stderr.decode()
+        self.assertIn(int(told[1]), range(1, 6))
+        self.assertGreater(float(told[2]), 0)
+        self.assertGreaterEqual(int(done.stdout) + 5, float(told[2]) * 100)
+
     def test_icount(self) -> None:
         # The same instructions each time, so the same time, whatever the host is doing.
         script = """
@@ -210,7 +239,7 @@ class Run(unittest.TestCase):
     def test_errors(self) -> None:
         for options in (["--cpu=bogus"], ["--mem=x"], ["--smp=2", "--icount"], ["--disk=1Q"],
                         ["--file=/nonexistent:/x"], ["--file=x"], ["--overlay=/nonexistent"],
-                        ["--module=bogus"], ["--busybox=/bin/sh"]):
+                        ["--module=bogus"], ["--busybox=/bin/sh"], ["--pause=5"]):
             with self.subTest(options=options):
                 done = self.run_vm("true", *options)
                 self.assertEqual((done.returncode, done.stdout), (126, b""))
