@@ -56,9 +56,9 @@ while [ $rounds -lt 2 ] || [ "$(cut -d. -f1 /proc/uptime)" -lt $end ]; do
 	quietly together "$mode"
 	quietly suite <<-END
 		race - size=4194304 $mode
-		race-fault - size=4194304 $mode
-		race-kill - size=4194304 $mode
-		race-memory - size=4194304 $mode
+		race-fault size=4194304 $mode
+		race-kill size=4194304 $mode
+		race-memory size=4194304 $mode
 	END
 	tests=$((tests + $(grep -c '^ *ok ' output)))
 	quietly mapdrv-fuzz --seed $((seed + rounds)) --rounds 40
