@@ -55,6 +55,7 @@ pub fn find(name: &str) -> Option<&'static [Test]> {
         "race-fault" => races::fault::TESTS,
         "race-kill" => races::kill::TESTS,
         "race-memory" => races::memory::TESTS,
+        "race-oom" => races::oom::TESTS,
         "race-unload" => races::unload::TESTS,
         "refuse" => refuse::TESTS,
         "stats" => stats::TESTS,

@@ -2,13 +2,12 @@
 
 //! Faults, against all that takes the mapping away under them.
 
-use super::{LOOK, Place, Random, SCRATCH, look, rounds, while_looking, with_device, word, words};
-use crate::check::{Fail, Outcome, ensure, equal, refused, wrong};
+use super::{LOOK, Place, Random, SCRATCH, look, rounds, while_looking, with_device, words};
+use crate::check::{Outcome, ensure, equal, refused, wrong};
 use crate::device::{self, Setup};
 use crate::pattern::PAGE;
 use crate::process::{self, Child};
 use crate::sys::{self, MAP_PRIVATE, MAP_SHARED, Map, O_RDWR, PROT_NONE, PROT_READ, RW};
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -24,9 +23,6 @@ tests! {
     "fault against fork": forked,
     "fault against exit of all threads": exit,
     "fault against exec of another thread": exec,
-    "fault that copies a page against the OOM killer of the faulting process": oom_copy,
-    "fault that needs a page table against the OOM killer of the faulting process": oom_table,
-    "fault against the OOM killer of the whole machine": oom_machine,
     "write(2) against faults: every byte read is the old or the new": written,
     "stores against faults: every byte read is the old or the new": stored,
 }
@@ -69,7 +65,7 @@ fn same_place(setup: &Setup) -> Outcome {
                 }
                 Ok(())
             });
-            let outcome = while_looking(setup, &[shared], 300, change);
+            let outcome = while_looking(setup, &[shared], 200, change);
             done.store(true, Relaxed);
             let other: Outcome = other.join().map_err(|_| wrong("a thread panicked"))?;
             outcome.and(other)
@@ -79,7 +75,7 @@ fn same_place(setup: &Setup) -> Outcome {
 }
 
 fn munmap(setup: &Setup) -> Outcome {
-    disturbed(setup, 150, |fd, place, random| {
+    disturbed(setup, 60, |fd, place, random| {
         let piece = random.piece(setup.pages());
         place.piece(piece).unmap(0, piece.1)?;
         thread::yield_now();
@@ -93,7 +89,7 @@ fn moved(setup: &Setup) -> Outcome {
             Place::new(setup, 0, MAP_SHARED)?,
             Place::new(setup, 1, MAP_SHARED)?,
         ];
-        while_looking(setup, &places, 150, |random| {
+        while_looking(setup, &places, 60, |random| {
             // A mapping that is moved must be one, without holes.
             places[0].map_all(fd)?;
             let piece = random.piece(setup.pages());
@@ -108,7 +104,7 @@ fn moved(setup: &Setup) -> Outcome {
 }
 
 fn shrunk(setup: &Setup) -> Outcome {
-    disturbed(setup, 150, |fd, place, random| {
+    disturbed(setup, 60, |fd, place, random| {
         place.map_all(fd)?;
         let keep = 1 + random.below(setup.pages() - 1);
         place.whole().remap(keep * PAGE, 0, 0)?;
@@ -119,7 +115,7 @@ fn shrunk(setup: &Setup) -> Outcome {
 
 fn dontunmap(setup: &Setup) -> Outcome {
     const FLAGS: i32 = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
-    disturbed(setup, 150, |_, place, random| {
+    disturbed(setup, 60, |_, place, random| {
         let piece = random.piece(setup.pages());
         // What cannot grow cannot be doubled either.
         let result = place.piece(piece).remap(piece.1, FLAGS, 0);
@@ -128,14 +124,14 @@ fn dontunmap(setup: &Setup) -> Outcome {
 }
 
 fn dontneed(setup: &Setup) -> Outcome {
-    disturbed(setup, 300, |_, place, random| {
+    disturbed(setup, 150, |_, place, random| {
         let piece = random.piece(setup.pages());
         Ok(place.piece(piece).advise(0, piece.1, libc::MADV_DONTNEED)?)
     })
 }
 
 fn mprotect(setup: &Setup) -> Outcome {
-    disturbed(setup, 150, |_, place, random| {
+    disturbed(setup, 60, |_, place, random| {
         let piece = random.piece(setup.pages());
         let map = place.piece(piece);
         map.advise(0, piece.1, libc::MADV_DONTNEED)?;
@@ -221,145 +217,6 @@ fn exec(setup: &Setup) -> Outcome {
         let arguments = [c"true".as_ptr(), std::ptr::null()];
         // SAFETY: All strings and the list of them end as they should.
         unsafe { libc::execv(c"/bin/true".as_ptr(), arguments.as_ptr()) };
-    })
-}
-
-// --- Without memory -------------------------------------------------------------------------------
-
-/// A control group whose processes have little memory; gone when dropped.
-struct Group(&'static str);
-
-impl Group {
-    fn new(limit: usize) -> Outcome<Self> {
-        const TOP: &str = "/tmp/cgroup";
-        fs::create_dir_all(TOP)?;
-        if !fs::exists(format!("{TOP}/cgroup.procs"))? {
-            let kind = c"cgroup2".as_ptr();
-            // SAFETY: All strings end as they should.
-            let result =
-                unsafe { libc::mount(kind, c"/tmp/cgroup".as_ptr(), kind, 0, std::ptr::null()) };
-            if sys::check(result).is_err() {
-                return Err(Fail::Skip("this kernel has no cgroup2".to_owned()));
-            }
-        }
-        fs::write(format!("{TOP}/cgroup.subtree_control"), "+memory")?;
-        let group = Self("/tmp/cgroup/few");
-        fs::create_dir(group.0)?;
-        fs::write(format!("{}/memory.max", group.0), limit.to_string())?;
-        // There need be no swap.
-        let _ = fs::write(format!("{}/memory.swap.max", group.0), "0");
-        Ok(group)
-    }
-
-    /// Has the calling process be in it.
-    fn join(&self) -> Outcome {
-        Ok(fs::write(format!("{}/cgroup.procs", self.0), "0")?)
-    }
-
-    /// How many of its processes were killed for want of memory.
-    fn kills(&self) -> Outcome<usize> {
-        let events = fs::read_to_string(format!("{}/memory.events", self.0))?;
-        let count = events
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill "));
-        count
-            .and_then(|count| count.parse().ok())
-            .ok_or(wrong(events))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(self.0);
-    }
-}
-
-/// Runs children in a group with `limit` bytes of memory. Each does `body`, which takes more than
-/// that, and is killed.
-fn killed_by_oom(setup: &Setup, limit: usize, body: impl Fn(&OwnedFd) -> Outcome) -> Outcome {
-    const ROUNDS: usize = 5;
-    with_device(setup, |fd| {
-        let group = Group::new(limit)?;
-        for round in 0..rounds(ROUNDS) {
-            let signal = process::signal_in(|| {
-                let _ = group.join().and_then(|()| body(fd));
-            })?;
-            equal("signal that ended a child", signal, Some(libc::SIGKILL))?;
-            equal("children killed by OOM", group.kills()?, round + 1)?;
-        }
-        Ok(())
-    })
-}
-
-fn oom_copy(setup: &Setup) -> Outcome {
-    killed_by_oom(setup, 2 * setup.span(), |fd| {
-        let flags = [MAP_PRIVATE, MAP_SHARED];
-        loop {
-            for flags in flags {
-                let map = Map::new(fd, 0, setup.span(), RW, flags)?;
-                for page in 0..setup.pages() {
-                    map.put(page * PAGE + SCRATCH.start, 1);
-                }
-                std::mem::forget(map);
-            }
-        }
-    })
-}
-
-fn oom_table(setup: &Setup) -> Outcome {
-    const TABLE: usize = 2 << 20;
-    killed_by_oom(setup, 4 << 20, |fd| {
-        // A page in each of many tables.
-        for number in 0..1 << 16 {
-            let at = (1 << 40) + number * TABLE;
-            let flags = MAP_SHARED | libc::MAP_FIXED;
-            let map = Map::at(
-                at,
-                std::os::fd::AsRawFd::as_raw_fd(fd),
-                0,
-                PAGE,
-                PROT_READ,
-                flags,
-            )?;
-            equal("word", map.get(LOOK), word(setup, 0))?;
-            std::mem::forget(map);
-        }
-        Ok(())
-    })
-}
-
-fn oom_machine(setup: &Setup) -> Outcome {
-    with_device(setup, |fd| {
-        for _ in 0..rounds(1) {
-            let signal = process::signal_in(|| {
-                // Nobody else is to be chosen.
-                let first = fs::write("/proc/self/oom_score_adj", "1000");
-                let Ok(map) = first.and_then(|()| Map::new(fd, 0, setup.span(), RW, MAP_PRIVATE))
-                else {
-                    return;
-                };
-                thread::scope(|scope| {
-                    for _ in 0..2 {
-                        scope.spawn(|| {
-                            loop {
-                                for page in 0..setup.pages() {
-                                    map.put(page * PAGE + SCRATCH.start, 1);
-                                }
-                                let _ = map.advise(0, map.len, libc::MADV_DONTNEED);
-                            }
-                        });
-                    }
-                    while let Ok(more) = Map::anonymous(64 << 20, RW) {
-                        for page in 0..more.pages() {
-                            more.put(page * PAGE, 1);
-                        }
-                        std::mem::forget(more);
-                    }
-                });
-            })?;
-            equal("signal that ended the child", signal, Some(libc::SIGKILL))?;
-        }
-        Ok(())
     })
 }
 

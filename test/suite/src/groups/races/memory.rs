@@ -14,7 +14,7 @@ use std::process::Command;
 tests! {
     "faults while the kernel's caches are dropped": |setup| under(setup, 15, |_| drop_caches()),
     "faults while memory is compacted": |setup| under(setup, 15, |_| compact()),
-    "faults while MADV_PAGEOUT and MADV_COLD take pages out": |setup| under(setup, 60, page_out),
+    "faults while MADV_PAGEOUT and MADV_COLD take pages out": |setup| under(setup, 20, page_out),
     "faults while private copies are swapped out to zram": swap,
     "faults while khugepaged and KSM look for something to merge": merge,
 }
@@ -105,7 +105,7 @@ fn vmstat(name: &str) -> Outcome<u64> {
 fn swap(setup: &Setup) -> Outcome {
     let _swap = Swap::new()?;
     let before = vmstat("pswpout")?;
-    under(setup, 5, page_out)?;
+    under(setup, 4, page_out)?;
     let swapped = vmstat("pswpout")? - before;
     ensure(
         format!(

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod kill;
 pub mod memory;
 pub mod mixed;
+pub mod oom;
 pub mod unload;
 
 use crate::check::{Outcome, equal, same_bytes, wrong};
