@@ -417,7 +417,7 @@ impl FileOperations for Device {
     fn open(&self) -> Result<DeviceFile> {
         let file = DeviceFile {
             seen: Atomic::new(self.generation.load(Acquire)),
-            counters: PerCpuCounters::new()?,
+            counters: PerCpuCounters::new_accounted()?,
         };
         self.counters.add(count::OPEN_FILES, 1);
         Ok(file)

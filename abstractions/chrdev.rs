@@ -509,8 +509,9 @@ impl<T: FileOperations> FileOperationsVTable<T> {
             // SAFETY: The caller promises what is asked for. While this function runs, and if it
             // succeeds until the file is released, the file holds a reference to the module.
             let device = unsafe { Cdev::device::<T>(inode) }.ok_or(ENXIO)?;
-            // The driver comes last: once it has opened the file, nothing may fail.
-            let open = KBox::new_uninit(GFP_KERNEL)?;
+            // The driver comes last: once it has opened the file, nothing may fail. Whoever opens a
+            // file pays for it.
+            let open = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
             // INVARIANT: The device lives until the module is unloaded, after the file's release.
             let open = open.write(OpenFile {
                 device: NonNull::from(&**device),

@@ -48,13 +48,26 @@ impl<const N: usize> PerCpuCounters<N> {
     ///
     /// `ENOMEM` if there is no memory.
     pub(crate) fn new() -> Result<Self> {
+        Self::alloc(bindings::GFP_KERNEL)
+    }
+
+    /// As [`Self::new`], for counters that whoever runs now has caused: his control group pays.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    pub(crate) fn new_accounted() -> Result<Self> {
+        Self::alloc(bindings::GFP_KERNEL_ACCOUNT)
+    }
+
+    fn alloc(gfp: bindings::gfp_t) -> Result<Self> {
         // SAFETY: Size and alignment are those of a type, which is not empty.
         let base = unsafe {
             bindings::pcpu_alloc_noprof(
                 size_of::<[i64; N]>(),
                 align_of::<[i64; N]>(),
                 false,
-                bindings::GFP_KERNEL | bindings::__GFP_NOWARN,
+                gfp | bindings::__GFP_NOWARN,
             )
         };
         // INVARIANT: `pcpu_alloc_noprof` has returned a zeroed allocation of the given layout.

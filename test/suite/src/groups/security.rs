@@ -5,6 +5,7 @@
 mod access;
 mod addresses;
 mod caps;
+mod limits;
 mod pins;
 mod readonly;
 mod residue;
@@ -25,6 +26,7 @@ pub fn find(name: &str) -> Option<&'static [Test]> {
         "access" => access::TESTS,
         "addresses" => addresses::TESTS,
         "caps" => caps::TESTS,
+        "limits" => limits::TESTS,
         "pins" => pins::TESTS,
         "readonly" => readonly::TESTS,
         "residue" => residue::TESTS,
