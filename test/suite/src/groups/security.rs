@@ -150,3 +150,43 @@ fn load(file: &impl AsRawFd, params: &std::ffi::CStr) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), params.as_ptr(), 0) })
         .map(drop)
 }
+
+#[cfg(test)]
+mod documentation {
+    /// Every test that docs/security.md names is there, and every test of these groups is named.
+    #[test]
+    fn names_tests_that_exist() {
+        let text = include_str!("../../../../docs/security.md");
+        let cells = text.lines().filter(|line| line.starts_with("| "));
+        let cells = cells.filter_map(|line| line.trim_end_matches(" |").rsplit(" | ").next());
+        let mut named = Vec::new();
+        for name in cells.flat_map(|cell| cell.split("<br>")) {
+            let Some((group, promise)) = name
+                .strip_prefix('`')
+                .and_then(|name| name.split_once("`: "))
+            else {
+                continue;
+            };
+            let tests = crate::groups::find(group).unwrap_or_else(|| panic!("no group {group}"));
+            let there = tests.iter().any(|test| test.promise == promise);
+            assert!(there, "no test in {group}: {promise}");
+            named.push(promise);
+        }
+        for group in [
+            "access",
+            "addresses",
+            "caps",
+            "limits",
+            "pins",
+            "readonly",
+            "residue",
+            "sealed",
+            "sealed-enforced",
+            "sealed-locked",
+        ] {
+            for test in super::find(group).expect("it is ours") {
+                assert!(named.contains(&test.promise), "not named: {}", test.promise);
+            }
+        }
+    }
+}
