@@ -18,7 +18,7 @@ onto() {
 	shift 2
 	rm -rf /tmp/onto && mkdir /tmp/onto && cd /tmp/onto || exit
 	# shellcheck disable=SC2086 # There may be several parameters, or none.
-	insmod /root/map_driver.ko devices=6 size=25165824 fill=0 $parameters || exit
+	insmod /root/map_driver.ko devices=5 size=25165824 fill=0 $parameters || exit
 	{
 		LD_PRELOAD=$foreign/onto.so ONTO=$what timeout 300 "$@" </dev/null 2>&1
 		echo $? >/tmp/status
