@@ -359,6 +359,8 @@ fn log(setup: &Setup) -> Outcome {
     ensure(format!("only {ours} lines"), ours >= 5)?;
     let traced = lines.iter().any(|line| line.contains(" fault in page "));
     ensure("no fault was traced", traced)?;
+    // A kernel that checks kobjects logs where they are: hashed, had it not been told otherwise.
+    lines.retain(|line| !line.starts_with("kobject: "));
     for line in &lines {
         secrets.check("in the log", line)?;
         let frames = secrets.frames(&line.replace(['(', ')'], " "));
