@@ -115,8 +115,8 @@ void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 	const int others = MAP_HUGETLB | MAP_STACK | MAP_GROWSDOWN | MAP_32BIT;
 	size_t whole = (len + 4095) & ~4095ul;
 
-	if (zeroes < 0 || getpid() == exempt || !(flags & MAP_ANONYMOUS) || (flags & others) || (prot & PROT_EXEC) || !len ||
-	    whole > size)
+	if (zeroes < 0 || getpid() == exempt || !(flags & MAP_ANONYMOUS) || (flags & others) ||
+	    (prot & PROT_EXEC) || !len || whole > size)
 		return sys_mmap(addr, len, prot, flags, fd, offset);
 	if ((flags & MAP_TYPE) == MAP_PRIVATE)
 		return sys_mmap(addr, len, prot, flags & ~MAP_ANONYMOUS, zeroes, 0);
