@@ -6,6 +6,6 @@
 echo N >/sys/module/printk/parameters/ignore_loglevel
 echo 5 7 >/proc/sys/kernel/printk
 exec suite <<'END'
-inject-load - size=2101248 huge=1
+inject-load - size=266240 huge=1
 inject-load - size=4096
 END

@@ -3,6 +3,6 @@
 # vm: KERNEL=debug MEM=1024 SMP=1 TIMEOUT=1200 APPEND="page_owner=on page_poison=on"
 exec suite <<'END'
 inject size=65536 fault_around=4096
-inject size=262144
-inject size=4194304 huge=1
+inject size=131072
+inject size=2101248 huge=1
 END
