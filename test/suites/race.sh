@@ -3,7 +3,6 @@
 # vm: MEM=512 SMP=2 CPU=max
 exec suite <<'END'
 race-unload - size=262144
-race-unload - size=2097152 huge=1
 race - size=4194304 fault_around=4096
 race - size=8388608
 race - size=8388608 huge=1

@@ -118,22 +118,22 @@ fn machine(setup: &Setup) -> Outcome {
         for _ in 0..rounds(1) {
             let signal = process::signal_in(|| {
                 // Nobody else is to be chosen.
-                let first = fs::write("/proc/self/oom_score_adj", "1000");
-                let Ok(map) = first.and_then(|()| Map::new(fd, 0, setup.span(), RW, MAP_PRIVATE))
-                else {
-                    return;
-                };
+                let _ = fs::write("/proc/self/oom_score_adj", "1000");
+                // Nothing is given back, or it would go on for ever.
                 thread::scope(|scope| {
-                    for _ in 0..2 {
-                        scope.spawn(|| {
-                            loop {
-                                for page in 0..setup.pages() {
-                                    map.put(page * PAGE + SCRATCH.start, 1);
-                                }
-                                let _ = map.advise(0, map.len, libc::MADV_DONTNEED);
+                    scope.spawn(|| {
+                        while let Ok(map) = Map::new(fd, 0, setup.span(), RW, MAP_PRIVATE) {
+                            for page in 0..map.pages() {
+                                map.put(page * PAGE + SCRATCH.start, 1);
                             }
-                        });
-                    }
+                            std::mem::forget(map);
+                        }
+                    });
+                    scope.spawn(|| {
+                        while let Ok(map) = Map::new(fd, 0, setup.span(), RW, MAP_SHARED) {
+                            map.touch();
+                        }
+                    });
                     while let Ok(more) = Map::anonymous(64 << 20, RW) {
                         for page in 0..more.pages() {
                             more.put(page * PAGE, 1);
