@@ -8,7 +8,7 @@
 stress_ng="stress-ng --temp-path . --verify --oomable --no-oom-adjust --seed 1"
 # What any stressor takes: each must do more.
 # shellcheck disable=SC2086 # These are words.
-onto anon,files,children "" $stress_ng --yield 1 --yield-ops 1
+onto anon,files,children "" $stress_ng --null 1 --null-ops 1
 least=$served
 echo "# without a stressor: $least faults"
 
