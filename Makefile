@@ -80,7 +80,7 @@ test soak: configs :=
 test: host-packages
 	$(Q)$(enter) true
 	$(Q)test/run --kernel=$(KERNEL) $(call option,--only,T) $(call option,--coverage,COVERAGE) \
-		$(if $(filter 1,$(V)),--verbose) -- $(enter)
+		$(if $(filter 1,$(LONG)),--long) $(if $(filter 1,$(V)),--verbose) -- $(enter)
 
 test-debug:
 	$(Q)for kernel in debug kcsan; do $(MAKE) --no-print-directory KERNEL=$$kernel kdir || exit; done
@@ -140,7 +140,8 @@ Targets:
   bench            measure what mapping costs, for docs/
   trace            count the instructions of a fault, by function
   test             all tests; T=PATTERN selects some
-  test-debug       the suites in kernels that check what they do: minutes to build, once
+  test-debug       the suites in kernels that check what they do: minutes to build, once; LONG=1
+                   has those too that take long there
   fuzz             random calls, compared with a model: SEED=, SECONDS=, REPLAY=FILE
   soak             everything mixed, for MINUTES= [10]
   kdir             the path of a build directory for the distribution's kernel

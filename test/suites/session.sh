@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The tutorial's session: each command as a person types it, and what it must print.
 # vm: MEM=1024 SMP=1 CPU=max
-# vm: MEM=1024 SMP=1 CPU=max,la57=off
+# vm: KERNEL=stock MEM=1024 SMP=1 CPU=max,la57=off
 echo "KTAP version 1"
 number=0
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # The walk of the page tables, with four levels and with five.
-# vm: MEM=1024 SMP=1 CPU=max,la57=off
+# vm: KERNEL=stock MEM=1024 SMP=1 CPU=max,la57=off
 # vm: MEM=1024 SMP=2 CPU=max
 exec suite <<'END'
 oracle -
