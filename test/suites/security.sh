@@ -2,7 +2,7 @@
 # Who may open and load, what a read-only descriptor never allows, who pays, and what references to
 # pages cannot do; see docs/security.md.
 # vm: MEM=512 SMP=1 CPU=max KERNEL=stock,debug
-[ ! -e /sys/kernel/debug/kmemleak ] || export DEPTH=2 # A kernel that checks itself is slow.
+[ ! -e /sys/kernel/debug/kmemleak ] || export SLOW=1 # A kernel that checks itself.
 exec suite <<'END'
 access -
 readonly size=12288

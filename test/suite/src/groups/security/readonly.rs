@@ -2,7 +2,7 @@
 
 //! A descriptor that is only for reading never lets anything be written, whatever is done with it.
 
-use super::{receive, send, take_from};
+use super::{receive, send, slow, take_from};
 use crate::check::{Outcome, ensure, equal, refused, same_bytes};
 use crate::device::{self, Setup};
 use crate::groups::files::{contents, memfd, pipe, submit};
@@ -34,11 +34,10 @@ tests! {
     "system calls that write to a file refuse a read-only descriptor": calls,
 }
 
-/// How long the sequences are that are tried: 3, or what the environment says, where a machine is
-/// slow; one less where most of what differs is how the first page is mapped.
+/// How long the sequences are that are tried: 3; less where it takes long, and where most of what
+/// differs is how the first page is mapped.
 fn depth(setup: &Setup) -> usize {
-    let depth = std::env::var("DEPTH").map_or(3, |text| text.parse().expect("a number"));
-    depth - usize::from(setup.params.contains("huge=1"))
+    3 - usize::from(slow()) - usize::from(setup.params.contains("huge=1"))
 }
 
 /// Where attacks go to, and with what. The first part of the place is a mapping of the device; the
