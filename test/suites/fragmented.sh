@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # Large folios, when memory is in small pieces and when it is not.
-# vm: MEM=512 SMP=1 CPU=max
+# vm: KERNEL=stock,kcsan MEM=512 SMP=1 CPU=max
 exec suite <<'END'
 fragmented -
 END

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Nobody is told where the kernel's memory is; see docs/security.md. An address that is printed shows.
-# vm: MEM=512 SMP=2 CPU=max KERNEL=stock,debug APPEND=no_hash_pointers
+# vm: KERNEL=stock MEM=512 SMP=2 CPU=max APPEND=no_hash_pointers
+# vm: KERNEL=debug MEM=1024 SMP=2 CPU=max APPEND=no_hash_pointers
 # vm: MEM=512 SMP=1 CPU=max,la57=off KERNEL=stock APPEND=no_hash_pointers
 exec suite <<'END'
 caps mode=0666

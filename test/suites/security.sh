@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Who may open and load, what a read-only descriptor never allows, who pays, and what references to
 # pages cannot do; see docs/security.md.
-# vm: MEM=512 SMP=1 CPU=max KERNEL=stock,debug
+# vm: KERNEL=stock MEM=512 SMP=1 CPU=max
+# vm: KERNEL=debug MEM=1024 SMP=1 CPU=max
 [ ! -e /sys/kernel/debug/kmemleak ] || export SLOW=1 # A kernel that checks itself.
 exec suite <<'END'
 access -
