@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Unloading: refused while in use, complete when not, without a leak.
-# vm: MEM=512 SMP=1 CPU=max
+# In the debug kernel objects are freed seconds late; with ICOUNT=1, idle time passes at once.
+# vm: KERNEL=stock,kcsan MEM=512 SMP=1 CPU=max
+# vm: KERNEL=debug MEM=768 ICOUNT=1
 exec suite <<'END'
 unload -
 unload - huge=1 size=2097152
