@@ -83,6 +83,15 @@ class Report(unittest.TestCase):
         log = "\n".join(self.GOOD).encode()
         self.assertIsNone(vm.first_report(log))
 
+    def test_races(self) -> None:
+        start = "[    9.376440] BUG: KCSAN: data-race in folio_lock / lruvec_stat_mod_folio\n"
+        end = "[    9.376440] " + "=" * 66 + "\n"
+        core = "[    9.376440]  folio_lock+0x17/0x30\n"
+        ours = "[    9.376440]  open+0x17/0x30 [map_driver]\n"
+        self.assertIsNone(vm.first_report((start + core + end + ours).encode()))
+        self.assertIsNotNone(vm.first_report((start + core + ours + end).encode()))
+        self.assertIsNotNone(vm.first_report((start + core + end + start + ours + end).encode()))
+
     def test_before_init(self) -> None:
         early = b"[    0.124000] BUG: KASAN: wild-memory-access in do_raw_spin_lock+0xbf/0x200\n"
         init = b"[    4.640115] Run /.vm/init as init process\n"
