@@ -57,7 +57,7 @@ class Report(unittest.TestCase):
         "[    3.000000] BUG: KASAN: use-after-free in f+0x1/0x2",
         "[    3.000000] BUG kmalloc-64 (Tainted: G  O): Poison overwritten",
         "[    3.000000] UBSAN: array-index-out-of-bounds in mm/x.c:1:2",
-        "[    3.000000] BUG: KCSAN: data-race in f / g",
+        "[    3.000000] BUG: KCSAN: assert: race in f / g",
         "[    3.000000] kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
         "[    3.000000] Unable to handle kernel paging request at virtual address 0000000000000008",
         "[    3.000000] Internal error: Oops: 0000000096000004 [#1]  SMP",
