@@ -63,7 +63,7 @@ while [ $rounds -lt 2 ] || [ "$(cut -d. -f1 /proc/uptime)" -lt $end ]; do
 	END
 	tests=$((tests + $(grep -c '^ *ok ' output)))
 	quietly mapdrv-fuzz --seed $((seed + rounds)) --rounds 40
-	operations=$((operations + $(sed -n 's/^# .*\b\([0-9]*\) operations.*/\1/p' output | tail -n 1)))
+	operations=$((operations + $(sed -n 's/^# \([0-9]*\) operations.*/\1/p' output)))
 	# What the module says of each device when it is unloaded.
 	dmesg -c | sed -n 's/.*: mapdrv[0-9]*: \([0-9]*\) faults served, \([0-9]*\) pages.*/\1 \2/p' >served
 	while read -r more pages_more; do
