@@ -5,7 +5,6 @@
 use kernel::{
     bindings,
     error::from_err_ptr,
-    ffi::c_void,
     prelude::*, //
 };
 
@@ -24,10 +23,6 @@ module! {
             default: 0,
             description: "1 to take all majors that are given out",
         },
-        percpu: i64 {
-            default: 0,
-            description: "1 to take all memory that each CPU has ready",
-        },
     },
 }
 
@@ -37,7 +32,6 @@ module! {
 struct Obstacle {
     class: Option<*mut bindings::class>,
     regions: KVec<bindings::dev_t>,
-    percpu: KVec<*mut c_void>,
 }
 
 // SAFETY: Classes and regions belong to no thread.
@@ -50,7 +44,6 @@ impl kernel::Module for Obstacle {
         let mut obstacle = Self {
             class: None,
             regions: KVec::new(),
-            percpu: KVec::new(),
         };
         if *module_parameters::class.value() == 1 {
             // SAFETY: The name is a C string that lives for ever.
@@ -70,32 +63,12 @@ impl kernel::Module for Obstacle {
                 obstacle.regions.push(dev, GFP_KERNEL)?;
             }
         }
-        if *module_parameters::percpu.value() == 1 {
-            for shift in (3..12).rev() {
-                loop {
-                    // Without leave to wait, no more is made ready.
-                    //
-                    // SAFETY: Size and alignment are powers of two.
-                    let taken = unsafe {
-                        bindings::pcpu_alloc_noprof(1 << shift, 8, false, bindings::__GFP_NOWARN)
-                    };
-                    if taken.is_null() {
-                        break;
-                    }
-                    obstacle.percpu.push(taken.cast(), GFP_KERNEL)?;
-                }
-            }
-        }
         Ok(obstacle)
     }
 }
 
 impl Drop for Obstacle {
     fn drop(&mut self) {
-        for &taken in &self.percpu {
-            // SAFETY: By the type invariants the memory is ours.
-            unsafe { bindings::free_percpu(taken) };
-        }
         for &dev in &self.regions {
             // SAFETY: By the type invariants the region is ours.
             unsafe { bindings::unregister_chrdev_region(dev, 1) };

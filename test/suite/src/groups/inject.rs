@@ -16,7 +16,7 @@ use crate::sys::{
 };
 use crate::uapi::Stats;
 use libc::{EAGAIN, EFAULT, ENOMEM, c_int};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
@@ -25,6 +25,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
+use std::rc::Rc;
 
 tests! {
     "a failure in open changes nothing, and the next open succeeds": open,
@@ -160,6 +161,8 @@ struct Walk<'a> {
     /// Each of these failures, and of the others only multiples of `stride`.
     closely: Range<u32>,
     stride: u32,
+    /// The failure that is being tried.
+    at: Rc<Cell<u32>>,
     injector: Injector,
     failures: u32,
     failed: BTreeMap<c_int, u32>,
@@ -173,6 +176,7 @@ impl<'a> Walk<'a> {
             retry: 1,
             closely: 1..LIMIT,
             stride: 1,
+            at: Rc::default(),
             injector: Injector::new(more().unwrap_or(0))?,
             failures: 0,
             failed: BTreeMap::new(),
@@ -194,6 +198,7 @@ impl<'a> Walk<'a> {
     ) -> Outcome {
         let (closely, stride) = (self.closely.clone(), self.stride);
         for n in (1..LIMIT).filter(|n| closely.contains(n) || n % stride == 0) {
+            self.at.set(n);
             let place = |fail| match fail {
                 Fail::Wrong(text) => Fail::Wrong(format!("{}, failure {n}: {text}", self.what)),
                 skip => skip,
@@ -227,11 +232,12 @@ impl<'a> Walk<'a> {
             if let Some((done, injected)) = done {
                 check(state, done, injected).map_err(place)?;
             }
-            if !injected {
+            if injected {
+                self.failures += 1;
+            } else if self.stride < LIMIT {
                 self.report();
                 return Ok(());
             }
-            self.failures += 1;
         }
         self.report();
         let some = self.stride == LIMIT;
@@ -1152,8 +1158,8 @@ pub mod load {
     /// Where failures were, by what the log says.
     struct Places {
         log: Log,
-        /// Functions of the kernel's that the driver has called.
-        callees: BTreeMap<String, u32>,
+        /// Functions of the kernel's that the driver has called, and which failures were there.
+        callees: BTreeMap<String, Vec<u32>>,
         /// How many failures the driver has put down to a device that could not be allocated.
         devices: u32,
     }
@@ -1167,7 +1173,7 @@ pub mod load {
             })
         }
 
-        fn look(&mut self) -> Outcome {
+        fn look(&mut self, n: u32) -> Outcome {
             let mut callee = None;
             for line in self.log.lines()? {
                 if line.contains("forcing a failure") {
@@ -1176,7 +1182,7 @@ pub mod load {
                     self.devices += 1;
                 } else if let Some(inner) = &mut callee {
                     if line.ends_with("[map_driver]") {
-                        *self.callees.entry(inner.clone()).or_default() += 1;
+                        self.callees.entry(inner.clone()).or_default().push(n);
                         callee = None;
                     } else if !line.trim_start().starts_with('?') {
                         *inner = line.split('+').next().unwrap_or_default().trim().to_owned();
@@ -1196,9 +1202,14 @@ pub mod load {
             file: module.file.try_clone()?,
             params: c"devices=0".to_owned(),
         };
-        let (left, result) = injector.fail(MANY, || refused.insert())?;
-        ensure("devices=0 is accepted", result.is_err())?;
-        Ok(MANY - left)
+        let mut start = MANY;
+        // Caches may be empty the first time.
+        for _ in 0..3 {
+            let (left, result) = injector.fail(MANY, || refused.insert())?;
+            ensure("devices=0 is accepted", result.is_err())?;
+            start = start.min(MANY - left);
+        }
+        Ok(start)
     }
 
     /// Areas of the kernel's address space that folios are mapped to.
@@ -1207,50 +1218,71 @@ pub mod load {
         Ok(areas.matches("vm_map_ram").count())
     }
 
+    /// Walks along the failures of loading that have been chosen, and looks where they are. Each load
+    /// comes after one that went well, if `after_good`.
+    fn walk(
+        setup: &Setup,
+        module: &Module,
+        after_good: bool,
+        walk: &mut Walk,
+        places: &mut Places,
+    ) -> Outcome {
+        walk.injector.verbose()?;
+        let at = walk.at.clone();
+        let places = RefCell::new(places);
+        walk.run(
+            || {
+                if after_good {
+                    module.insert()?;
+                    unload()?;
+                }
+                Ok(())
+            },
+            |()| module.insert(),
+            |()| {
+                places.borrow_mut().look(at.get())?;
+                gone()
+            },
+            |(), (), _| {
+                places.borrow_mut().look(at.get())?;
+                there(setup)?;
+                unload()
+            },
+        )
+    }
+
     fn insert(setup: &Setup) -> Outcome {
         let module = Module::new(setup)?;
         let huge = setup.params.contains("huge=1");
         module.insert()?;
         unload()?;
         let before = areas()?;
-        let places = RefCell::new(Places::new()?);
-        for objects in [true, false] {
+        let mut places = Places::new()?;
+        // Pages first: what is searched for again are objects.
+        for objects in [false, true] {
             let what = if objects { "objects" } else { "pages" };
             let what = format!("finit_module, {what}");
-            let mut walk = Walk::new(&what, &[ENOMEM, EFAULT])?;
-            walk.injector.only(objects)?;
+            let mut pass = Walk::new(&what, &[ENOMEM, EFAULT])?;
+            pass.injector.only(objects)?;
             if more().is_none() {
                 // The kernel's own part of it is not looked at so closely.
-                let start = start(&module, &walk.injector)?;
+                let start = start(&module, &pass.injector)?;
                 let (less, more) = match (objects, huge) {
-                    (true, false) => (40, 190),
+                    (true, false) => (40, 200),
                     (true, true) => (40, 30),
                     (false, false) => (10, 15),
                     (false, true) => (10, 30),
                 };
-                walk.closely = start.saturating_sub(less)..start + more;
-                walk.stride = if huge { LIMIT } else { 32 };
-                walk.retry = 16;
+                pass.closely = start.saturating_sub(less)..start + more;
+                pass.stride = if huge { LIMIT } else { 32 };
+                pass.retry = 16;
             }
-            walk.injector.verbose()?;
-            walk.run(
-                || Ok(()),
-                |()| module.insert(),
-                |()| {
-                    places.borrow_mut().look()?;
-                    gone()
-                },
-                |(), (), _| {
-                    places.borrow_mut().look()?;
-                    there(setup)?;
-                    unload()
-                },
-            )?;
+            if objects {
+                places.callees.clear();
+            }
+            walk(setup, &module, false, &mut pass, &mut places)?;
         }
-        let Places {
-            callees, devices, ..
-        } = places.into_inner();
-        println!("  # failures in: {callees:?}");
+        // In the order in which they are called.
         let names: &[&str] = if huge {
             &["kern_mount", "alloc_anon_inode", "vm_map_ram"]
         } else {
@@ -1264,48 +1296,40 @@ pub mod load {
                 "debugfs_create_file_full",
             ]
         };
-        for name in names {
-            ensure(format!("{name} never failed"), callees.contains_key(*name))?;
-        }
-        equal("areas of folios", areas()?, before)?;
-        if huge {
-            return ensure("no device failed", devices > 0);
-        }
-        let short = short_of_percpu(&module)?;
-        println!("  # failures to allocate a device for want of per-CPU memory: {short}");
-        ensure("per-CPU memory never failed", short > 0)
-    }
-
-    /// How many more pages a device takes when memory for each CPU must be found as well.
-    fn short_of_percpu(module: &Module) -> Outcome<u32> {
-        urgent()?;
-        let what = "finit_module, short of per-CPU memory";
-        let mut failed = [0, 0];
-        for (short, failed) in failed.iter_mut().enumerate() {
-            let mut walk = Walk::new(what, &[ENOMEM])?;
-            walk.injector.only(false)?;
-            let start = start(module, &walk.injector)?;
-            walk.closely = start.saturating_sub(4)..start + 10;
-            walk.stride = LIMIT;
-            walk.retry = LIMIT;
-            let places = RefCell::new(Places::new()?);
-            walk.run(
-                || Ok(module::insert("obstacle", &format!("percpu={short}"))?),
-                |()| module.insert(),
-                |()| {
-                    gone()?;
-                    places.borrow_mut().look()?;
-                    Ok(module::remove("obstacle")?)
-                },
-                |(), (), _| {
-                    unload()?;
-                    places.borrow_mut().look()?;
-                    Ok(module::remove("obstacle")?)
-                },
+        // A load finds in the kernel's caches and trees what the one before has left, which may be an
+        // allocation less, so some may have been passed over.
+        for (number, name) in names.iter().enumerate() {
+            for round in 0..8 {
+                if places.callees.contains_key(*name) {
+                    break;
+                }
+                let of = |names: &[&str]| -> Vec<u32> {
+                    let found = names.iter().filter_map(|name| places.callees.get(*name));
+                    found.flatten().copied().collect()
+                };
+                let (above, below) = (of(&names[number + 1..]), of(&names[..number]));
+                let least = above.iter().min().copied();
+                let most = below.iter().max().copied();
+                let first = most.or(least.map(|least| least.saturating_sub(10)));
+                let last = least.or(most.map(|most| most + 10));
+                let (Some(first), Some(last)) = (first, last) else {
+                    return Err(wrong("nothing of the driver's has failed"));
+                };
+                let mut pass = Walk::new("finit_module, again", &[ENOMEM, EFAULT])?;
+                pass.injector.only(true)?;
+                pass.closely = first.saturating_sub(3)..last + 4;
+                (pass.stride, pass.retry) = (LIMIT, LIMIT);
+                walk(setup, &module, round % 2 == 0, &mut pass, &mut places)?;
+            }
+            ensure(
+                format!("{name} never failed; {:?}", places.callees),
+                places.callees.contains_key(*name),
             )?;
-            *failed = places.into_inner().devices;
         }
-        Ok(failed[1].saturating_sub(failed[0]))
+        let often = places.callees.iter().map(|(name, at)| (name, at.len()));
+        println!("  # failures in: {:?}", often.collect::<Vec<_>>());
+        equal("areas of folios", areas()?, before)?;
+        ensure("no device failed", places.devices > 0)
     }
 
     fn remove(setup: &Setup) -> Outcome {
