@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # Everything, mixed, for MINUTES of the guest's time; then nothing may be missing from its memory.
-# vm: KERNEL=stock MEM=1024 SMP=2 CPU=max MODULE=zram MINUTES=1
+# vm: KERNEL=stock LONG=1 MEM=1024 SMP=2 CPU=max MODULE=zram MINUTES=10
 # vm: KERNEL=debug,kcsan LONG=1 MEM=1536 SMP=2 CPU=max MINUTES=10
 end=$(($(cut -d. -f1 /proc/uptime) + MINUTES * 60))
-seed=$(date +%N | sed 's/^0*//')
+seed=$(tr -cd 1-9 </dev/urandom | head -c 8)
 rounds=0 failed=0 tests=0 operations=0 faults=0 pages=0
 
 # quietly COMMAND: its output is kept, and shown if it fails.
