@@ -129,10 +129,13 @@ impl Place {
 }
 
 /// A system call whose outcome does not matter.
+///
+/// Every argument is made as wide as a register: what is passed on the stack, the sixth, is otherwise
+/// half of it left over from before.
 macro_rules! call {
     ($number:expr $(, $argument:expr)*) => {
         // SAFETY: What it may change is the place of the search, or nothing.
-        let _ = unsafe { libc::syscall($number $(, $argument)*) };
+        let _ = unsafe { libc::syscall($number $(, $argument as c_long)*) };
     };
 }
 
