@@ -371,7 +371,7 @@ impl Exec<'_> {
         };
         let size = self.dev(open.minor).size;
         let len = near(len, size).min(SCRATCH - 64);
-        let place = self.place_for(from, len, R);
+        let place = self.place_for(from, len, R | W); // what can be written can be read
         let moves = matches!(kind % 5, 0 | 2);
         let given = if pos & 0xff00 == 0xff00 {
             wild(pos)
