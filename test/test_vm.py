@@ -92,6 +92,16 @@ class Report(unittest.TestCase):
         self.assertIsNotNone(vm.first_report((start + core + ours + end).encode()))
         self.assertIsNotNone(vm.first_report((start + core + end + start + ours + end).encode()))
 
+    def test_debugfs(self) -> None:
+        cut = "[   21.849299] ------------[ cut here ]------------\n"
+        text = "[   21.849299] debugfs file owner did not clean up at exit: stats\n"
+        at = "[   21.849299] WARNING: at full_proxy_open_regular+0xe1/0x190, CPU#1: suite/130\n"
+        other = "[   21.849299] WARNING: at folio_put+0xe1/0x190, CPU#1: suite/130\n"
+        self.assertIsNone(vm.first_report((cut + text + at).encode()))
+        self.assertIsNotNone(vm.first_report((cut + at).encode()))
+        self.assertIsNotNone(vm.first_report((cut + text + at + other).encode()))
+        self.assertIsNotNone(vm.first_report((cut + text + at + "\n" * vm.NEAR + cut).encode()))
+
     def test_before_init(self) -> None:
         early = b"[    0.124000] BUG: KASAN: wild-memory-access in do_raw_spin_lock+0xbf/0x200\n"
         init = b"[    4.640115] Run /.vm/init as init process\n"
