@@ -2,7 +2,7 @@
 # The program mapdrv: what each command prints on a real device, and with which exit status.
 # vm: KERNEL=stock MEM=512 SMP=2 CPU=max
 # vm: KERNEL=stock MEM=512 SMP=1 CPU=max,la57=off
-# vm: KERNEL=debug,kcsan LONG=1 MEM=512 SMP=2 CPU=max
+# vm: KERNEL=debug,kcsan MEM=512 SMP=2 CPU=max
 # shellcheck disable=SC2016 # The commands are expanded by the shell that runs them.
 echo "KTAP version 1"
 number=0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The stressors of stress-ng that are about memory, with their memory and their files on our devices.
 # vm: KERNEL=stock MEM=768 SMP=2 CPU=max FOREIGN=1
-# vm: KERNEL=debug LONG=1 MEM=1536 SMP=2 CPU=max FOREIGN=1
+# vm: KERNEL=debug,kcsan LONG=1 MEM=1536 SMP=2 CPU=max FOREIGN=1
 # shellcheck source=test/foreign/common.sh
 . /usr/lib/foreign/common.sh
 
