@@ -34,6 +34,7 @@ use abstractions::{
         HPAGE_PAGES,
         PTRS_PER_PTE, //
     },
+    module::this_module,
     page_table,
     percpu::PerCpuCounters,
     printk::printk_ratelimit,
@@ -403,7 +404,7 @@ impl Attributes for Device {
 
 #[vtable]
 impl FileOperations for Device {
-    const OWNER: &'static ThisModule = &THIS_MODULE;
+    const OWNER: &'static ThisModule = this_module::<MapDriver>();
     type File = DeviceFile;
 
     fn mode(&self) -> u16 {
@@ -625,7 +626,7 @@ struct Stats(Arc<Device>);
 
 #[vtable]
 impl debugfs::FileOperations for Stats {
-    const OWNER: &'static ThisModule = &THIS_MODULE;
+    const OWNER: &'static ThisModule = this_module::<MapDriver>();
 
     fn show(&self, m: &SeqFile) {
         let stats = self.0.stats();
@@ -644,7 +645,7 @@ struct Trace(Arc<Device>);
 
 #[vtable]
 impl debugfs::FileOperations for Trace {
-    const OWNER: &'static ThisModule = &THIS_MODULE;
+    const OWNER: &'static ThisModule = this_module::<MapDriver>();
 
     fn show(&self, m: &SeqFile) {
         seq_print!(m, "{}\n", u8::from(self.0.tracing.load(Relaxed)));
@@ -785,7 +786,8 @@ fn param<T: fmt::Display>(
     range: RangeInclusive<i64>,
     show: fn(i64) -> T,
 ) -> Result<usize> {
-    let value = *given.value();
+    #[expect(clippy::clone_on_copy, reason = "a reference before Linux 7.3")]
+    let value = given.value().clone();
     if !range.contains(&value) {
         let (value, min, max) = (show(value), show(*range.start()), show(*range.end()));
         pr_err!("{name}={value}: out of range, {min} to {max}\n");

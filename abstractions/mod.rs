@@ -16,6 +16,7 @@ pub(crate) mod folio;
 pub(crate) mod inode;
 pub(crate) mod ioctl;
 pub(crate) mod mmap;
+pub(crate) mod module;
 pub(crate) mod page_table;
 pub(crate) mod percpu;
 pub(crate) mod printk;

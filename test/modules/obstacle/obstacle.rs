@@ -40,17 +40,18 @@ unsafe impl Send for Obstacle {}
 unsafe impl Sync for Obstacle {}
 
 impl kernel::Module for Obstacle {
+    #[expect(clippy::clone_on_copy, reason = "references before Linux 7.3")]
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let mut obstacle = Self {
             class: None,
             regions: KVec::new(),
         };
-        if *module_parameters::class.value() == 1 {
+        if module_parameters::class.value().clone() == 1 {
             // SAFETY: The name is a C string that lives for ever.
             let class = unsafe { bindings::class_create(c"mapdrv".as_char_ptr()) };
             obstacle.class = Some(from_err_ptr(class)?);
         }
-        if *module_parameters::majors.value() == 1 {
+        if module_parameters::majors.value().clone() == 1 {
             loop {
                 let mut dev = 0;
                 // SAFETY: The number is ours to write, the name lives for ever.

@@ -39,8 +39,9 @@ module! {
 struct WalkOracle;
 
 impl kernel::Module for WalkOracle {
+    #[expect(clippy::clone_on_copy, reason = "a reference before Linux 7.3")]
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let buffer = Buffer::new(usize::try_from(*module_parameters::pages.value())?)?;
+        let buffer = Buffer::new(usize::try_from(module_parameters::pages.value().clone())?)?;
         let current = current!();
         let mm = current.mm().ok_or(EINVAL)?;
         let mut first = None;
