@@ -34,6 +34,9 @@ KEPT = (
 )
 ASSIGNMENT = re.compile(r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)$", re.MULTILINE)
 
+# Options that come and go with releases need not hold in the end.
+OPTIONAL = re.compile(r"^# Where there is such an option:\n(?:\S.*\n?)*", re.MULTILINE)
+
 
 def settings(config: str) -> dict[str, str]:
     """The value of each option that a configuration mentions; the last one counts."""
@@ -56,7 +59,8 @@ class Fragments:
     def lost(self, config: str) -> list[str]:
         """What the fragments ask for and CONFIG, which was made from them, has not."""
         have = settings(config)
-        return [f"{name}={value}" for name, value in settings(self.text).items() if have.get(name, "n") != value]
+        wanted = settings(OPTIONAL.sub("", self.text))
+        return [f"{name}={value}" for name, value in wanted.items() if have.get(name, "n") != value]
 
 
 class ConfiguredTree(Tree):

@@ -342,6 +342,12 @@ class Configured(unittest.TestCase):
             (self.top / name).touch()
             self.assertEqual(configured.Fragments([str(self.top / name)]).stem, stem)
 
+    def test_what_not_every_release_has_is_not_missed(self) -> None:
+        text = "CONFIG_A=y\n# Where there is such an option:\nCONFIG_B=y\nCONFIG_C=y\n\nCONFIG_D=y\n"
+        self.assertEqual(
+            self.fragments(a=text).lost('CONFIG_LOCALVERSION="-a"\nCONFIG_C=y\n'), ["CONFIG_A=y", "CONFIG_D=y"]
+        )
+
     def test_what_a_configuration_lost_is_named(self) -> None:
         fragments = self.fragments(
             a='CONFIG_A=y\nCONFIG_B=y \nCONFIG_C=4\nCONFIG_D=y\n# CONFIG_E is not set\nCONFIG_F="x"\n# CONFIG_G=y\nCONFIG_H=n\n',
