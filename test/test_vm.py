@@ -275,7 +275,11 @@ class Run(unittest.TestCase):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
             with self.subTest(signal=number):
                 command = self.command("echo up; sleep 1000")
-                with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+                # What a shell runs in the background ignores SIGINT, and so would this.
+                with subprocess.Popen(
+                    command, stdout=subprocess.PIPE,
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                ) as process:
                     assert process.stdout
                     self.assertEqual(process.stdout.readline(), b"up\n")
                     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
