@@ -91,6 +91,9 @@ class Report(unittest.TestCase):
         self.assertIsNone(vm.first_report((start + core + end + ours).encode()))
         self.assertIsNotNone(vm.first_report((start + core + ours + end).encode()))
         self.assertIsNotNone(vm.first_report((start + core + end + start + ours + end).encode()))
+        contents = start.replace("folio_lock / lruvec_stat_mod_folio", "_copy_from_iter / _copy_to_iter")
+        self.assertIsNone(vm.first_report((contents + ours + end).encode()))
+        self.assertIsNotNone(vm.first_report((contents + ours + end + start + ours + end).encode()))
 
     def test_debugfs(self) -> None:
         cut = "[   21.849299] ------------[ cut here ]------------\n"
