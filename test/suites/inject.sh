@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # Whatever can fail in a call, fails once: in each way to map.
-# vm: KERNEL=debug MEM=1024 SMP=1 TIMEOUT=1200 APPEND="page_owner=on page_poison=on possible_cpus=8"
+# vm: KERNEL=debug MEM=1024 SMP=1 TIMEOUT=1200 APPEND=possible_cpus=8
 exec suite <<'END'
 inject size=65536 fault_around=4096
 inject size=131072
