@@ -6,6 +6,7 @@ import re
 
 RESULT = re.compile(r"(?P<no>not )?ok\b *(?P<number>\d+)?[ -]*(?P<name>.*)")
 PLAN = re.compile(r"1\.\.(?P<count>\d+)\s*(?P<directive>#.*)?$")
+WHY = 20  # lines before a failure
 DIRECTIVE = re.compile(r"# *(?P<word>SKIP|TODO|XFAIL)\b", re.IGNORECASE)
 
 
@@ -39,10 +40,11 @@ def parse(output: str) -> Counts:
 
     A test with subtests counts only if it failed though they did not. A missing plan, or one that
     was not kept to, is a failure, and so is an output without any result. Lines that are not KTAP
-    are passed over.
+    are passed over; comments before a failure say why.
     """
     counts = Counts()
     levels: list[Level] = []
+    comments: list[str] = []
 
     def close(level: Level, where: str) -> None:
         if level.planned is None:
@@ -58,7 +60,10 @@ def parse(output: str) -> Counts:
             continue
         plan, result = PLAN.match(text), RESULT.match(text)
         if not plan and not result:
+            if text.startswith("# "):
+                comments.append(text)
             continue
+        why, comments = comments, []
         if not levels or levels[-1].indent < indent:
             levels.append(Level(indent, failed_before=counts.failed))
         if plan:
@@ -85,7 +90,7 @@ def parse(output: str) -> Counts:
         elif result["no"]:
             if child is None or child.failed_before == counts.failed:
                 counts.failed += 1
-                counts.complaints.append(f"not ok: {name}")
+                counts.complaints += [f"not ok: {name}", *(f"  {line}" for line in why[-WHY:])]
         elif child is None:
             counts.passed += 1
     while len(levels) > 1:

@@ -76,6 +76,13 @@ class Nested(unittest.TestCase):
     def test_no_result_of_the_parent(self) -> None:
         self.assertEqual(counts("1..1\n  1..1\n  ok 1 a\n"), (1, 2, 0))
 
+    def test_comments_say_why(self) -> None:
+        output = (
+            "1..1\n  1..3\n  # fine\n  ok 1 a\n  # bytes: 1, not 2\n  not ok 2 b\n  ok 3 c\n"
+            "# 1 of 3 failed\nnot ok 1 parent\n"
+        )
+        self.assertEqual(ktap.parse(output).complaints, ["not ok: b", "  # bytes: 1, not 2"])
+
     def test_child_level_begins_with_its_plan(self) -> None:
         self.assertEqual(counts("    1..1\n    ok 1 a\nok 1 parent\n1..1\n"), (1, 0, 0))
 
