@@ -99,8 +99,10 @@ class Report(unittest.TestCase):
         cut = "[   21.849299] ------------[ cut here ]------------\n"
         text = "[   21.849299] debugfs file owner did not clean up at exit: stats\n"
         at = "[   21.849299] WARNING: at full_proxy_open_regular+0xe1/0x190, CPU#1: suite/130\n"
+        stock = at.replace("WARNING:", "WARNING: fs/debugfs/file.c:461")
         other = "[   21.849299] WARNING: at folio_put+0xe1/0x190, CPU#1: suite/130\n"
         self.assertIsNone(vm.first_report((cut + text + at).encode()))
+        self.assertIsNone(vm.first_report((text + stock).encode()))
         self.assertIsNotNone(vm.first_report((cut + at).encode()))
         self.assertIsNotNone(vm.first_report((cut + text + at + other).encode()))
         self.assertIsNotNone(vm.first_report((cut + text + at + "\n" * vm.NEAR + cut).encode()))
