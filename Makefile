@@ -35,7 +35,7 @@ kdir = $(CURDIR)/kdir/kdir $(call option,--suite,SUITE) $(call option,--flavour,
 enter = $(kdir) --with $(packages) -- \
 	$(if $(filter command%,$(origin KDIR)),env KDIR=$(call quote,$(KDIR)))
 vm = $(enter) test/vm --cpu=$(call quote,$(CPU)) --smp=$(SMP) --mem=$(MEM) \
-	$(call option,--append,APPEND) $(call option,--overlay,OVERLAY) \
+	$(call option,--append,APPEND) $(call option,--overlay,OVERLAY) $(call option,--gdb,GDB) \
 	$(if $(filter 1,$(ICOUNT)),--icount) \
 	--file $(tree)/map_driver.ko:/root/map_driver.ko --file $(mapdrv):/usr/bin/mapdrv
 
@@ -165,5 +165,6 @@ Variables of run, vm and shell:
   MEM=SIZE         memory in MiB, or with a suffix: 6G [$(MEM)]
   ICOUNT=1         the guest's clock counts instructions, one a nanosecond
   APPEND=TEXT      more of the kernel's command line
+  GDB=PORT         let a debugger look into it: `target remote :PORT`
   TIMEOUT=SECONDS  end it after that long [$(TIMEOUT)]
 endef
