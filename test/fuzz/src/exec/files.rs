@@ -172,8 +172,9 @@ impl Exec<'_> {
             arena: None,
         };
         match arg & 7 {
-            4 => {
-                let room = big % (len + 2);
+            // Room for a part of it.
+            3 | 4 => {
+                let room = 1 + big % len.max(1);
                 place(self.scratch + SCRATCH - room, room)
             }
             5 => place(0, 0),
