@@ -16,7 +16,10 @@ use super::{
 };
 use core::{
     marker::PhantomData,
-    mem::MaybeUninit,
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
     ops::{
         Deref,
         Range, //
@@ -237,6 +240,14 @@ impl VmFault {
         self.is_write() && self.vma().flags() & flags::SHARED == 0
     }
 
+    /// Returns whether the process is to get a copy of the page, but for reading: a private mapping
+    /// that a device is to read for long.
+    #[inline]
+    fn is_unshare(&self) -> bool {
+        // SAFETY: By the type invariants the structure is valid.
+        unsafe { (*self.vmf.get()).flags & bindings::fault_flag_FAULT_FLAG_UNSHARE != 0 }
+    }
+
     /// Returns which pages of the file could be mapped along with the missing one: those in the
     /// naturally aligned window of `window` pages, a power of two, as far as the VMA and one page
     /// table reach.
@@ -363,10 +374,44 @@ impl VmFault {
     /// folio, the core maps the rest of that along with it where it can.
     #[inline]
     pub(crate) fn map_page(&self, page: &Page) -> VmFaultOutcome {
+        if self.is_unshare() {
+            return self.map_copy(page);
+        }
         Folio::of(page).get();
         // SAFETY: By the type invariants the structure is that of a running `fault` callback, whose
         // place for the answer this is.
         unsafe { (*self.vmf.get()).page = page.as_ptr() };
+        VmFaultOutcome(0)
+    }
+
+    /// Answers the fault with a copy of `page`, which may sleep.
+    ///
+    /// The core makes a page the process's own only where it finds it in a page table. So it splits a
+    /// huge entry, and lets the page be mapped again. By way of its folio that would be with a huge
+    /// entry, again and again until the process is killed; a copy has none. The core makes another
+    /// of it and frees this one.
+    #[cold]
+    fn map_copy(&self, page: &Page) -> VmFaultOutcome {
+        let Ok(copy) = Page::alloc_page(GFP_KERNEL_ACCOUNT) else {
+            return VmFaultOutcome::OOM;
+        };
+        // The reference is for the core.
+        let copy = ManuallyDrop::new(copy);
+        // SAFETY: Both pages are allocated, and unmapped in reverse order. Nobody else has `copy`
+        // yet. User space may be writing to `page`, which is why it is read so; any mixture will
+        // do. By the type invariants the structure is that of a running `fault` callback, whose
+        // place for the answer this is.
+        unsafe {
+            let from = bindings::kmap_local_page(page.as_ptr());
+            let to = bindings::kmap_local_page(copy.as_ptr());
+            for n in 0..PAGE_SIZE / size_of::<u64>() {
+                let word = from.cast::<u64>().add(n).read_volatile();
+                to.cast::<u64>().add(n).write(word);
+            }
+            bindings::kunmap_local(to);
+            bindings::kunmap_local(from);
+            (*self.vmf.get()).page = copy.as_ptr();
+        }
         VmFaultOutcome(0)
     }
 
@@ -377,7 +422,7 @@ impl VmFault {
     pub(crate) fn map_inode_pages(&self, pgoffs: Range<usize>) -> bool {
         let around = self.around(PTRS_PER_PTE);
         let (start, end) = (pgoffs.start.max(around.start), pgoffs.end.min(around.end));
-        if start >= end {
+        if start >= end || self.is_unshare() {
             return false;
         }
         // SAFETY: By the type invariants this is the argument of a running fault callback. The range
@@ -463,6 +508,9 @@ struct Inserted {
 pub(crate) struct VmFaultOutcome(bindings::vm_fault_t);
 
 impl VmFaultOutcome {
+    /// There is no memory for it.
+    const OOM: Self = Self(bindings::vm_fault_reason_VM_FAULT_OOM);
+
     /// There is nothing to map at this address.
     pub(crate) const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
 

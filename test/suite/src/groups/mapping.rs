@@ -54,6 +54,7 @@ tests! {
     "another mapping over the middle leaves both ends right": covered,
     "threads that fault the same pages at once see the same": threads,
     "with huge=1 what is aligned is mapped by huge entries, and can be split": huge_entries,
+    "pages pinned for long, to be read by a device, are a process's own if it maps them privately": pinned,
     "no access in range ever ended in SIGBUS": no_sigbus,
 }
 
@@ -1035,6 +1036,58 @@ fn huge_entries(setup: &Setup) -> Outcome {
         private.get(PAGE).to_ne_bytes(),
         word_at(&before, 1),
     )
+}
+
+/// The kernel's own test of pins, where it is built in (`mm/gup_test.h`).
+const GUP_TEST: &str = "/sys/kernel/debug/gup_test";
+const PIN_LONGTERM_TEST_START: u32 = 0x4018_6707;
+const PIN_LONGTERM_TEST_STOP: u32 = 0x6708;
+const PIN_LONGTERM_TEST_READ: u32 = 0x4008_6709;
+const PIN_LONGTERM_TEST_FLAG_USE_FAST: u64 = 2;
+
+fn pinned(setup: &Setup) -> Outcome {
+    if !fs::exists(GUP_TEST)? {
+        return Err(Fail::Skip("this kernel has no gup_test".to_owned()));
+    }
+    fresh(setup, 20)?;
+    let fd = device::open(O_RDWR)?;
+    let before = contents(&fd, setup)?;
+    for flags in [MAP_PRIVATE, MAP_SHARED] {
+        for how in [0, PIN_LONGTERM_TEST_FLAG_USE_FAST] {
+            for touched in [true, false] {
+                process::in_child(|| {
+                    // SAFETY: No pointers. What does not end is killed.
+                    unsafe { libc::alarm(120) };
+                    let map = Map::new(&fd, 0, setup.span(), RW, flags)?;
+                    if touched {
+                        map.touch();
+                    }
+                    let pins = sys::open(GUP_TEST, O_RDWR)?;
+                    let request = [map.addr as u64, map.len as u64, how];
+                    sys::ioctl(&pins, PIN_LONGTERM_TEST_START, request.as_ptr() as usize)?;
+                    // What is written now is for the device's pages, not for copies of them.
+                    for page in 0..map.pages() {
+                        pwrite(&fd, (page * PAGE) as i64, &[!before[page * PAGE]])?;
+                    }
+                    let expected = if flags == MAP_SHARED {
+                        contents(&fd, setup)?
+                    } else {
+                        before.clone()
+                    };
+                    let read = Map::anonymous(map.len, RW)?;
+                    let to = read.addr as u64;
+                    sys::ioctl(&pins, PIN_LONGTERM_TEST_READ, (&raw const to) as usize)?;
+                    let len = expected.len();
+                    same_bytes("what is pinned", &read.bytes(0, len), &expected)?;
+                    same_bytes("the mapping", &map.bytes(0, len), &expected)?;
+                    sys::ioctl(&pins, PIN_LONGTERM_TEST_STOP, 0)?;
+                    same_bytes("the mapping then", &map.bytes(0, len), &expected)
+                })?;
+                pwrite(&fd, 0, &before)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn no_sigbus(setup: &Setup) -> Outcome {
