@@ -44,7 +44,7 @@ program() {
 	onto "$what" "$parameters" "$@"
 	grep -E '^not ok|Bail out!|: (fail|error): ' /tmp/output >/tmp/failures
 	passed=$(grep -c '^ok' /tmp/output)
-	skipped=$(grep -cE '^ok.*# SKIP|^1\.\.0 # SKIP' /tmp/output)
+	skipped=$(grep -cE '^ok.*(# SKIP| unsupported)|^1\.\.0 # SKIP' /tmp/output)
 	wrong='' directive=''
 	if [ "$status" -gt 4 ]; then
 		wrong="it died"
@@ -53,7 +53,7 @@ program() {
 	elif [ "$status" -ne 0 ] && [ "$status" -ne 4 ]; then
 		wrong="it failed"
 	elif [ "$skipped" -gt 0 ] && [ "$skipped" -ge "$passed" ]; then
-		directive=" # SKIP $(grep -m 1 SKIP /tmp/output | sed 's/.*# SKIP *//')"
+		directive=" # SKIP $(grep -m 1 -E 'SKIP|^ok.* unsupported' /tmp/output | sed 's/.*# SKIP *//')"
 	elif [ "$served" -le "$least" ]; then
 		wrong="it did not reach the devices"
 	fi

@@ -19,7 +19,6 @@ echo 1 >/proc/sys/vm/overcommit_memory      # some reserve more than there is
 
 for _ in $(seq "$rounds"); do
 	selftest anon,files 0 "" cow
-	selftest anon 0 "" gup_test -m 4 -r 1
 	selftest files 0 "" gup_test -m 4 -r 1 -f /dev/mapdrv0
 	selftest files 0 "" gup_test -m 4 -r 1 -S -L -f /dev/mapdrv0
 	selftest files 0 "" gup_longterm

@@ -8,6 +8,7 @@
 mod check;
 mod device;
 mod groups;
+mod gup_test;
 mod kmsg;
 mod ktap;
 mod module;

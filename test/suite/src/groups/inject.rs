@@ -8,6 +8,7 @@
 
 use crate::check::{Fail, Outcome, ensure, equal, same_bytes, wrong};
 use crate::device::{self, Setup};
+use crate::gup_test::{self, Pins};
 use crate::module;
 use crate::pattern::PAGE;
 use crate::process;
@@ -45,6 +46,7 @@ tests! {
     "a failure in munmap leaves all of the mapping": munmap,
     "a failure in mprotect leaves all of the mapping": mprotect,
     "a failure in process_vm_readv is an error or a short count, and no wrong byte": process_vm,
+    "a failure in pinning pages for long leaves the mapping alone": pins,
     "a failure in reading debugfs, sysfs or fdinfo shows nothing wrong": files,
     "a failure in turning trace on or off leaves it as it was": trace,
     "after all these failures, no memory is lost": unreferenced,
@@ -992,6 +994,32 @@ fn process_vm(setup: &Setup) -> Outcome {
         "process_vm_readv has nothing to fail with",
         walk.failures > 0,
     )
+}
+
+fn pins(setup: &Setup) -> Outcome {
+    gup_test::there()?;
+    let control = Control::new(setup)?;
+    for flags in [MAP_PRIVATE, MAP_SHARED] {
+        let mut walk = Walk::new("pin", &[ENOMEM, EFAULT])?;
+        walk.run(
+            || {
+                let map = control.map(flags)?;
+                map.touch();
+                Ok((map, Pins::new()?))
+            },
+            |(map, pins)| pins.pin(map.addr, 2 * PAGE, false),
+            |(map, _)| control.same(map),
+            |(map, pins), (), _| {
+                control.same(&map)?;
+                Ok(pins.unpin()?)
+            },
+        )?;
+        ensure(
+            "pinning has nothing to fail with",
+            walk.failed.contains_key(&ENOMEM),
+        )?;
+    }
+    control.counts(0, 0)
 }
 
 /// Reads all of a file that fits the buffer.

@@ -5,6 +5,7 @@
 use super::files::{contents, noise};
 use crate::check::{Fail, Outcome, ensure, equal, refused, same_bytes};
 use crate::device::{self, Setup};
+use crate::gup_test::{self, Pins};
 use crate::pattern::PAGE;
 use crate::process::{self, Child};
 use crate::sys::{
@@ -1038,53 +1039,44 @@ fn huge_entries(setup: &Setup) -> Outcome {
     )
 }
 
-/// The kernel's own test of pins, where it is built in (`mm/gup_test.h`).
-const GUP_TEST: &str = "/sys/kernel/debug/gup_test";
-const PIN_LONGTERM_TEST_START: u32 = 0x4018_6707;
-const PIN_LONGTERM_TEST_STOP: u32 = 0x6708;
-const PIN_LONGTERM_TEST_READ: u32 = 0x4008_6709;
-const PIN_LONGTERM_TEST_FLAG_USE_FAST: u64 = 2;
-
 fn pinned(setup: &Setup) -> Outcome {
-    if !fs::exists(GUP_TEST)? {
-        return Err(Fail::Skip("this kernel has no gup_test".to_owned()));
-    }
+    gup_test::there()?;
     fresh(setup, 20)?;
     let fd = device::open(O_RDWR)?;
     let before = contents(&fd, setup)?;
-    for flags in [MAP_PRIVATE, MAP_SHARED] {
-        for how in [0, PIN_LONGTERM_TEST_FLAG_USE_FAST] {
-            for touched in [true, false] {
-                process::in_child(|| {
-                    // SAFETY: No pointers. What does not end is killed.
-                    unsafe { libc::alarm(120) };
-                    let map = Map::new(&fd, 0, setup.span(), RW, flags)?;
-                    if touched {
-                        map.touch();
-                    }
-                    let pins = sys::open(GUP_TEST, O_RDWR)?;
-                    let request = [map.addr as u64, map.len as u64, how];
-                    sys::ioctl(&pins, PIN_LONGTERM_TEST_START, request.as_ptr() as usize)?;
-                    // What is written now is for the device's pages, not for copies of them.
-                    for page in 0..map.pages() {
-                        pwrite(&fd, (page * PAGE) as i64, &[!before[page * PAGE]])?;
-                    }
-                    let expected = if flags == MAP_SHARED {
-                        contents(&fd, setup)?
-                    } else {
-                        before.clone()
-                    };
-                    let read = Map::anonymous(map.len, RW)?;
-                    let to = read.addr as u64;
-                    sys::ioctl(&pins, PIN_LONGTERM_TEST_READ, (&raw const to) as usize)?;
-                    let len = expected.len();
-                    same_bytes("what is pinned", &read.bytes(0, len), &expected)?;
-                    same_bytes("the mapping", &map.bytes(0, len), &expected)?;
-                    sys::ioctl(&pins, PIN_LONGTERM_TEST_STOP, 0)?;
-                    same_bytes("the mapping then", &map.bytes(0, len), &expected)
-                })?;
-                pwrite(&fd, 0, &before)?;
-            }
+    for fast in [false, true] {
+        for (flags, touched) in [
+            (MAP_PRIVATE, true),
+            (MAP_PRIVATE, false),
+            (MAP_SHARED, true),
+        ] {
+            process::in_child(|| {
+                // SAFETY: No pointers. What does not end is killed.
+                unsafe { libc::alarm(120) };
+                let map = Map::new(&fd, 0, setup.span(), RW, flags)?;
+                if touched {
+                    map.touch();
+                }
+                let pins = Pins::new()?;
+                pins.pin(map.addr, map.len, fast)?;
+                // What is written now is for the device's pages, not for copies of them.
+                for page in 0..map.pages() {
+                    pwrite(&fd, (page * PAGE) as i64, &[!before[page * PAGE]])?;
+                }
+                let expected = if flags == MAP_SHARED {
+                    contents(&fd, setup)?
+                } else {
+                    before.clone()
+                };
+                let read = Map::anonymous(map.len, RW)?;
+                pins.read(read.addr)?;
+                let len = expected.len();
+                same_bytes("what is pinned", &read.bytes(0, len), &expected)?;
+                same_bytes("the mapping", &map.bytes(0, len), &expected)?;
+                pins.unpin()?;
+                same_bytes("the mapping then", &map.bytes(0, len), &expected)
+            })?;
+            pwrite(&fd, 0, &before)?;
         }
     }
     Ok(())
