@@ -228,10 +228,15 @@ impl VmFault {
         unsafe { (*self.vmf.get()).__bindgen_anon_1.pgoff }
     }
 
+    #[inline]
+    fn has_flag(&self, flag: bindings::fault_flag) -> bool {
+        // SAFETY: By the type invariants the structure is valid.
+        unsafe { (*self.vmf.get()).flags & flag != 0 }
+    }
+
     /// Returns whether the fault is for writing.
     pub(crate) fn is_write(&self) -> bool {
-        // SAFETY: By the type invariants the structure is valid.
-        unsafe { (*self.vmf.get()).flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0 }
+        self.has_flag(bindings::fault_flag_FAULT_FLAG_WRITE)
     }
 
     /// Returns whether the process is to get a copy of the page: a write to a private mapping.
@@ -244,8 +249,7 @@ impl VmFault {
     /// that a device is to read for long.
     #[inline]
     fn is_unshare(&self) -> bool {
-        // SAFETY: By the type invariants the structure is valid.
-        unsafe { (*self.vmf.get()).flags & bindings::fault_flag_FAULT_FLAG_UNSHARE != 0 }
+        self.has_flag(bindings::fault_flag_FAULT_FLAG_UNSHARE)
     }
 
     /// Returns which pages of the file could be mapped along with the missing one: those in the
